@@ -1,0 +1,140 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Rollout is a workload's strategy and its progress. It lives beside the workload in Git.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=sro,categories=slipway
+// +kubebuilder:printcolumn:name="Workload",type=string,JSONPath=`.spec.workloadRef.name`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Stable",type=string,JSONPath=`.status.stable.bundle`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+type Rollout struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   RolloutSpec   `json:"spec"`
+	Status RolloutStatus `json:"status,omitempty"`
+}
+
+// RolloutSpec names the workload and how a new version of it comes in.
+type RolloutSpec struct {
+	WorkloadRef WorkloadRef `json:"workloadRef"`
+	// Services that send traffic to the workload; they move with it.
+	// +optional
+	Services []LocalRef `json:"services,omitempty"`
+	Strategy Strategy   `json:"strategy"`
+	// Bundle is set by the reconciler at apply and never stands in Git: what to roll out.
+	// +optional
+	Bundle *BundleRef `json:"bundle,omitempty"`
+}
+
+// WorkloadRef names a Deployment of the same namespace.
+type WorkloadRef struct {
+	// +kubebuilder:validation:Enum=Deployment
+	// +kubebuilder:default=Deployment
+	Kind string `json:"kind,omitempty"`
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+}
+
+// Strategy is one of its fields. Only rolling is known to this version.
+type Strategy struct {
+	// +kubebuilder:validation:Required
+	Rolling *RollingStrategy `json:"rolling"`
+}
+
+// RollingStrategy lets the Deployment replace its pods and watches the clock.
+type RollingStrategy struct {
+	// ProgressDeadline is how long the new version may take until all of its replicas are available.
+	// +kubebuilder:default="5m"
+	ProgressDeadline metav1.Duration `json:"progressDeadline,omitempty"`
+}
+
+// BundleRef points at the ControllerRevision that holds a Bundle.
+type BundleRef struct {
+	Name string `json:"name"` // of the ControllerRevision, in the Rollout's namespace
+	// Digest of the Bundle's objects.
+	Digest string `json:"digest"`
+	// SetDigest is the Application's Set that the Bundle was cut from.
+	SetDigest string `json:"setDigest"`
+	// Revision is the commit that the Set was rendered from.
+	Revision string `json:"revision,omitempty"`
+}
+
+// RolloutPhase is a coarse word for people; the status fields are what counts.
+type RolloutPhase string
+
+// The phases of a rolling Rollout.
+const (
+	PhasePending     RolloutPhase = "Pending"     // no bundle yet
+	PhaseProgressing RolloutPhase = "Progressing" // the new version comes in
+	PhaseReturning   RolloutPhase = "Returning"   // failed; stable is being restored
+	PhaseHealthy     RolloutPhase = "Healthy"     // the target is stable
+	PhaseFailed      RolloutPhase = "Failed"      // stable serves, the target has failed
+	PhasePaused      RolloutPhase = "Paused"      // inconclusive: waits for what is not the version's fault
+)
+
+// RolloutStatus is what the rollout loop knows and did.
+type RolloutStatus struct {
+	ObservedGeneration int64        `json:"observedGeneration,omitempty"`
+	Phase              RolloutPhase `json:"phase,omitempty"`
+	// Stable is the last Bundle that passed.
+	// +optional
+	Stable *BundleRef `json:"stable,omitempty"`
+	// Target is the Bundle being rolled out or judged last.
+	// +optional
+	Target *BundleRef `json:"target,omitempty"`
+	// StartedAt is when Target began.
+	// +optional
+	StartedAt *metav1.Time `json:"startedAt,omitempty"`
+	// Verdict on Target, empty while it is not judged.
+	// +optional
+	Verdict    *Verdict           `json:"verdict,omitempty"`
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Verdict is the outcome with the evidence for it.
+type Verdict struct {
+	// +kubebuilder:validation:Enum=Pass;Fail;Inconclusive
+	Outcome string      `json:"outcome"`
+	Reason  string      `json:"reason"`  // CamelCase
+	Message string      `json:"message"` // for people
+	At      metav1.Time `json:"at"`
+	// Bundle digest and Set digest that were judged.
+	Bundle    string `json:"bundle,omitempty"`
+	SetDigest string `json:"setDigest,omitempty"`
+	// Samples that it was judged on, oldest first, at most 20.
+	Samples []Sample `json:"samples,omitempty"`
+}
+
+// Outcomes of a Verdict.
+const (
+	VerdictInconclusive = "Inconclusive"
+	VerdictPass         = "Pass"
+	VerdictFail         = "Fail"
+)
+
+// Sample is one observation that a Verdict was judged on.
+type Sample struct {
+	At    metav1.Time `json:"at"`
+	Check string      `json:"check"` // "available replicas"
+	Value string      `json:"value"` // "1 of 3 available, 0 of 3 updated ready"
+}
+
+// GetConditions returns the conditions; fluxcd/pkg/runtime asks for it.
+func (in *Rollout) GetConditions() []metav1.Condition { return in.Status.Conditions }
+
+// SetConditions replaces the conditions; fluxcd/pkg/runtime asks for it.
+func (in *Rollout) SetConditions(conditions []metav1.Condition) { in.Status.Conditions = conditions }
+
+// RolloutList is a list of Rollouts.
+//
+// +kubebuilder:object:root=true
+type RolloutList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Rollout `json:"items"`
+}
