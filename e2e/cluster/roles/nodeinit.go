@@ -1,0 +1,3 @@
+package main
+
+func runNodeInit() int { return 1 }
