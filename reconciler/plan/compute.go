@@ -1,6 +1,9 @@
 package plan
 
 import (
+	"fmt"
+	"slices"
+
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/slipway-cd/slipway/manifests"
@@ -47,16 +50,112 @@ type In struct {
 // *ConflictError, or an error that names the object with a bad annotation; a
 // failed Compute gives no Plan at all.
 func Compute(in In) (Plan, error) {
-	return Plan{}, nil
+	if len(in.Want.Objects) == 0 {
+		return Plan{}, fmt.Errorf("application %s: %w", in.Application, ErrEmpty)
+	}
+	refs := in.Owned.Refs()
+	for _, object := range in.Want.Objects {
+		refs = append(refs, manifests.RefOf(object))
+	}
+	if err := known(refs, in.Seen); err != nil {
+		return Plan{}, err
+	}
+	p := Plan{
+		Application: in.Application,
+		SetDigest:   in.Want.Digest,
+		Inventory:   in.Owned.Merge(nil, nil),
+	}
+	var steps []step
+	for _, object := range in.Want.Objects {
+		s, err := p.addWanted(in, object)
+		if err != nil {
+			return Plan{}, err
+		}
+		steps = append(steps, s...)
+	}
+	for _, ref := range in.Owned.Refs() {
+		if in.Want.Find(ref) == nil {
+			steps = append(steps, p.addUnwanted(in, ref)...)
+		}
+	}
+	p.Stages = stages(steps)
+	p.Held = held(in, p)
+	return p, nil
 }
 
 // Teardown decides what the deletion of an Application deletes: all that it
 // owns, by the rules of pruning. A person asked for it by name, so no Guard applies.
 func Teardown(application string, seen Observed, owned Inventory) (Plan, error) {
-	return Plan{}, nil
+	if err := known(owned.Refs(), seen); err != nil {
+		return Plan{}, err
+	}
+	p := Plan{Application: application, Inventory: owned.Merge(nil, nil)}
+	in := In{Application: application, Seen: seen, Owned: owned, Options: Options{Prune: true}}
+	var steps []step
+	for _, ref := range owned.Refs() {
+		steps = append(steps, p.addUnwanted(in, ref)...)
+	}
+	p.Stages = stages(steps)
+	return p, nil
 }
 
 // Labelled returns object with the application label: itself if it has it, else a copy.
 func Labelled(object *unstructured.Unstructured, application string) *unstructured.Unstructured {
-	return object
+	if object.GetLabels()[manifests.LabelApplication] == application {
+		return object
+	}
+	labelled := object.DeepCopy()
+	labels := labelled.GetLabels()
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[manifests.LabelApplication] = application
+	labelled.SetLabels(labels)
+	return labelled
+}
+
+// known fails with ErrUnknown unless the state of all refs is known.
+func known(refs []manifests.Ref, seen Observed) error {
+	var unknown []manifests.Ref
+	for _, ref := range refs {
+		if seen[ref].State == Unknown && !slices.Contains(unknown, ref) {
+			unknown = append(unknown, ref)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	slices.SortFunc(unknown, manifests.Ref.Compare)
+	err := fmt.Errorf("%s: %w", unknown[0], ErrUnknown)
+	if why := seen[unknown[0]].Why; why != "" {
+		err = fmt.Errorf("%w: %s", err, why)
+	}
+	if len(unknown) > 1 {
+		err = fmt.Errorf("%w (and %d more)", err, len(unknown)-1)
+	}
+	return err
+}
+
+// held says why a person has to approve p first.
+func held(in In, p Plan) string {
+	guard := in.Options.Guard
+	if guard == (Guard{}) {
+		guard = DefaultGuard()
+	}
+	weight := func(ref manifests.Ref) int { return max(1, in.Weight[ref]) }
+	deleted, owned := 0, 0
+	for _, action := range p.Actions() {
+		if action.Verb == Delete {
+			deleted += weight(action.Ref)
+		}
+	}
+	for ref := range in.Owned {
+		owned += weight(ref)
+	}
+	if in.Options.Approved || deleted <= guard.Objects || float64(deleted) <= guard.Fraction*float64(owned) {
+		return ""
+	}
+	return fmt.Sprintf("would delete %d of %d objects; nothing is applied until this is approved: "+
+		"kubectl annotate application %s --overwrite %s=%s",
+		deleted, owned, in.Application, manifests.AnnotationApprovePrune, in.Want.Digest)
 }
