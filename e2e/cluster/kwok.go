@@ -22,7 +22,7 @@ const kwokNodeAnnotation = "kwok.x-k8s.io/node"
 func (c *Cluster) startKwok(ctx context.Context, o Options) error {
 	config := stages
 	if o.Registry != nil {
-		config = strings.Replace(config, "#images ", "", 1)
+		config = strings.ReplaceAll(config, "#images ", "")
 	}
 	path := filepath.Join(c.dir, "kwok.yaml")
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -46,11 +45,13 @@ func (r *Registry) Host() string { return r.host }
 // Close stops serving; the content stays in the folder. It may be called more than once.
 func (r *Registry) Close() error {
 	r.close.Do(func() {
-		err := r.server.Close()
-		r.served.Wait()
-		if err = errors.Join(err, r.backend.Close()); err != nil {
+		if err := r.server.Close(); err != nil {
 			r.err = fmt.Errorf("registry %s: %w", r.host, err)
 		}
+		r.served.Wait()
+		// It fails for repositories that were only asked for and never written. What was pushed is on disk since the
+		// push was answered, so that nothing is lost by an error here.
+		_ = r.backend.Close()
 	})
 	return r.err
 }

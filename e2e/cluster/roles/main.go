@@ -16,7 +16,6 @@ import (
 	"syscall"
 	_ "time/tzdata" // CronJobs with a time zone, on machines without one installed
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
@@ -30,7 +29,9 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+	"sigs.k8s.io/kwok/pkg/config"
 	kwok "sigs.k8s.io/kwok/pkg/kwok/cmd"
+	"sigs.k8s.io/kwok/pkg/log"
 )
 
 func main() {
@@ -67,17 +68,25 @@ func runKubectl() int {
 	return 0
 }
 
-// runKwok gives kwok a flag set of its own: Kubernetes has already registered --version on the global one.
+// runKwok gives kwok a flag set of its own: Kubernetes has already registered --version on the global one. The flags of
+// its logger and its configuration files are not part of its command, and are parsed beforehand.
 func runKwok() int {
 	pflag.CommandLine = pflag.NewFlagSet("kwok", pflag.ExitOnError)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return exitCode(kwok.NewCommand(ctx))
-}
-
-func exitCode(cmd *cobra.Command) int {
-	if err := cmd.Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, cmd.Name()+":", err)
+	early := pflag.NewFlagSet("early", pflag.ContinueOnError)
+	early.ParseErrorsAllowlist.UnknownFlags = true
+	early.Usage = func() {}
+	ctx, _ = log.InitFlags(ctx, early)
+	ctx, err := config.InitFlags(ctx, early)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kwok:", err)
+		return 1
+	}
+	cmd := kwok.NewCommand(ctx)
+	cmd.PersistentFlags().AddFlagSet(early)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "kwok:", err)
 		return 1
 	}
 	return 0
