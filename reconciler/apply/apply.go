@@ -1,14 +1,21 @@
 package apply
 
 import (
-	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
 	"github.com/slipway-cd/slipway/manifests"
-	"github.com/slipway-cd/slipway/reconciler/plan"
 )
 
 // Options of an Applier. Zero values take the default in brackets.
@@ -19,93 +26,111 @@ type Options struct {
 	Timeout  time.Duration // of one request [30s]
 	GateWait time.Duration // for CRDs to be established, namespaces active, forced deletions done [60s]
 	Refresh  time.Duration // least time between two discoveries that look for a missing kind [5s]
+	SyncWait time.Duration // how long Observe waits for watches that are starting [10s]
 }
+
+// userAgent is what the API server's audit log shows.
+const userAgent = "slipway-agent"
 
 // Applier carries out Plans on one cluster. It is safe for concurrent use.
-type Applier struct{}
+type Applier struct {
+	options  Options
+	mapper   *mapper
+	metadata metadata.Interface // most requests: answers carry no content
+	dynamic  dynamic.Interface
+	rest     rest.Interface
+	watcher  atomic.Pointer[Watcher]
+}
 
 // New checks the options. It sends nothing: the first use discovers the served kinds.
-func New(o Options) (*Applier, error) { return nil, nil }
-
-// Change is one action that was carried out.
-type Change struct {
-	Ref    manifests.Ref
-	Verb   string // past tense: "created", "configured", "healed", "adopted", "recreated", "deleted"
-	Reason string
-	UID    string
-	Drift  bool
+func New(o Options) (*Applier, error) {
+	if o.Config == nil {
+		return nil, errors.New("apply: Options.Config is required")
+	}
+	if o.Parallel < 0 || o.Timeout < 0 || o.GateWait < 0 || o.Refresh < 0 || o.SyncWait < 0 {
+		return nil, errors.New("apply: options must not be negative")
+	}
+	if o.Manager == "" {
+		o.Manager = manifests.FieldManager
+	}
+	o.Parallel = orDefault(o.Parallel, 20)
+	o.Timeout = orDefault(o.Timeout, 30*time.Second)
+	o.GateWait = orDefault(o.GateWait, time.Minute)
+	o.Refresh = orDefault(o.Refresh, 5*time.Second)
+	o.SyncWait = orDefault(o.SyncWait, 10*time.Second)
+	o.Config = rest.CopyConfig(o.Config)
+	o.Config.UserAgent = userAgent
+	o.Config.QPS = -1 // Parallel bounds us, and the server's priority and fairness
+	o.Config.Timeout = 0
+	client, err := rest.HTTPClientFor(o.Config)
+	if err != nil {
+		return nil, fmt.Errorf("cluster config: %w", err)
+	}
+	return connect(o, client)
 }
 
-// Event tells of one action while an Apply runs: Change when Err is nil.
-type Event struct {
-	Stage  string
-	Ref    manifests.Ref
-	Change Change
-	Err    error // *ObjectError
+// connect makes all clients on one transport.
+func connect(o Options, client *http.Client) (*Applier, error) {
+	disco, err := discovery.NewDiscoveryClientForConfigAndClient(o.Config, client)
+	if err != nil {
+		return nil, fmt.Errorf("cluster config: %w", err)
+	}
+	meta, err := metadata.NewForConfigAndClient(o.Config, client)
+	if err != nil {
+		return nil, fmt.Errorf("cluster config: %w", err)
+	}
+	whole, err := dynamic.NewForConfigAndClient(o.Config, client)
+	if err != nil {
+		return nil, fmt.Errorf("cluster config: %w", err)
+	}
+	raw := rest.CopyConfig(o.Config)
+	raw.GroupVersion = &schema.GroupVersion{Version: "v1"}
+	raw.APIPath = "/api"
+	raw.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	plain, err := rest.RESTClientForConfigAndClient(raw, client)
+	if err != nil {
+		return nil, fmt.Errorf("cluster config: %w", err)
+	}
+	return &Applier{
+		options:  o,
+		mapper:   &mapper{discovery: disco, refresh: o.Refresh},
+		metadata: meta,
+		dynamic:  whole,
+		rest:     plain,
+	}, nil
 }
 
-// Result is what an Apply did, also when it failed.
-type Result struct {
-	Done []Change // ordered by stage, then Ref
-	// Entries to put into the Inventory and Gone to take out: plan.Inventory.Merge(Entries, Gone).
-	Entries map[manifests.Ref]plan.Entry
-	Gone    []manifests.Ref
-	// Errors are the objects that failed; Skipped are the actions of stages that were not begun.
-	Errors  []*ObjectError
-	Skipped []manifests.Ref
+func orDefault[T int | time.Duration](value, otherwise T) T {
+	if value == 0 {
+		return otherwise
+	}
+	return value
 }
 
-// ObjectError is the API server's answer about one object.
-type ObjectError struct {
-	Ref manifests.Ref
-	// Rejected says that the server refused the object itself (invalid, forbidden, unknown kind):
-	// trying again without a change does not help. Otherwise the cause may pass.
-	Rejected bool
-	Cause    error
+// resource is where the objects of one kind are read and written.
+type resource struct {
+	gvr        schema.GroupVersionResource
+	namespaced bool
 }
 
-// Error names the object and gives the server's message.
-func (e *ObjectError) Error() string { return e.Ref.String() + ": " + e.Cause.Error() }
-
-// Unwrap returns the cause.
-func (e *ObjectError) Unwrap() error { return e.Cause }
-
-// Apply carries out p stage by stage, one server-side-apply PATCH for each
-// object. Within a stage all objects are tried; a stage with errors ends the
-// Apply, and the error joins all of its ObjectErrors. It refuses a held Plan.
-// on may be nil; it is called from one goroutine at a time.
-func (a *Applier) Apply(ctx context.Context, p plan.Plan, on func(Event)) (Result, error) {
-	return Result{}, nil
+// metadataOf returns the metadata client of the place of ref.
+func (a *Applier) metadataOf(r resource, ref manifests.Ref) metadata.ResourceInterface {
+	if r.namespaced {
+		return a.metadata.Resource(r.gvr).Namespace(ref.Namespace)
+	}
+	return a.metadata.Resource(r.gvr)
 }
 
-// Observe returns the live state of refs: from the watches where they are
-// synced, else with one GET each. Errors become Unknown with the reason.
-// versions gives the API version of kinds, where known; it may be nil.
-func (a *Applier) Observe(ctx context.Context, refs []manifests.Ref) plan.Observed { return nil }
-
-// DryRun asks the server what applying object would change.
-func (a *Applier) DryRun(ctx context.Context, object *unstructured.Unstructured) (Diff, error) {
-	return Diff{}, nil
+// wholeOf returns the client of whole objects of the place of ref.
+func (a *Applier) wholeOf(r resource, ref manifests.Ref) dynamic.ResourceInterface {
+	if r.namespaced {
+		return a.dynamic.Resource(r.gvr).Namespace(ref.Namespace)
+	}
+	return a.dynamic.Resource(r.gvr)
 }
 
-// Diff is what applying an object would change.
-type Diff struct {
-	Ref    manifests.Ref
-	Create bool        // the object is not there
-	Fields []FieldDiff // ordered by Path
+// applyOptions are those of every server-side apply: what Git says wins.
+func (a *Applier) applyOptions() metav1.PatchOptions {
+	force := true
+	return metav1.PatchOptions{FieldManager: a.options.Manager, Force: &force}
 }
-
-// FieldDiff is one field that differs or that was taken from us. Values of
-// Secrets are masked. Live == Want means that only its ownership was lost.
-type FieldDiff struct {
-	Path     string // "spec.template.spec.containers[web].image"
-	Live     string // JSON, shortened; "" when the field is not there
-	Want     string
-	Managers []string // others that own the live field
-}
-
-// String reads from live to wanted: "spec.replicas: 5 -> 3 (kubectl-scale)".
-func (f FieldDiff) String() string { return "" }
-
-// Drift reads from wanted to live, as one tells of a drift: "spec.replicas: 3 -> 5 (kubectl-scale)".
-func (f FieldDiff) Drift() string { return "" }

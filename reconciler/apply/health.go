@@ -1,6 +1,16 @@
 package apply
 
-import "k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+import (
+	"fmt"
+
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+)
 
 // HealthState of an object.
 type HealthState uint8
@@ -13,11 +23,93 @@ const (
 	Failed
 )
 
+// String returns the state in lower case.
+func (s HealthState) String() string {
+	switch s {
+	case Progressing:
+		return "progressing"
+	case Healthy:
+		return "healthy"
+	case Failed:
+		return "failed"
+	default:
+		return "unknown"
+	}
+}
+
 // Health of an object, with a message for people.
 type Health struct {
 	State   HealthState
 	Message string
 }
 
-// HealthOf judges a whole object (kstatus; Rollouts by their Bundle's verdict).
-func HealthOf(object *unstructured.Unstructured) Health { return Health{} }
+// judged says whether the health of a kind depends on more than being there.
+// Its watch then carries whole objects.
+func judged(kind schema.GroupKind) bool {
+	switch kind.Group {
+	case "apps":
+		return kind.Kind == "Deployment" || kind.Kind == "StatefulSet" || kind.Kind == "DaemonSet"
+	case "batch":
+		return kind.Kind == "Job"
+	case "":
+		return kind.Kind == "PersistentVolumeClaim" || kind.Kind == "Pod"
+	case "apiextensions.k8s.io":
+		return kind.Kind == "CustomResourceDefinition"
+	case "apiregistration.k8s.io":
+		return kind.Kind == "APIService"
+	case v1alpha1.Group:
+		return kind.Kind == "Rollout"
+	}
+	return false
+}
+
+// HealthOf judges a whole object: Rollouts by the verdict on their Bundle, all
+// others by the conventions of kstatus. Objects of kinds that are not judged are Healthy.
+func HealthOf(object *unstructured.Unstructured) Health {
+	ref := manifests.RefOf(object)
+	switch {
+	case !judged(ref.GroupKind()):
+		return Health{State: Healthy}
+	case object.GetDeletionTimestamp() != nil:
+		return Health{State: Progressing, Message: "is being deleted"}
+	case ref.Group == v1alpha1.Group:
+		return rolloutHealth(object)
+	}
+	result, err := status.Compute(object)
+	if err != nil {
+		return Health{Message: err.Error()}
+	}
+	switch result.Status {
+	case status.CurrentStatus:
+		return Health{State: Healthy, Message: result.Message}
+	case status.FailedStatus:
+		return Health{State: Failed, Message: result.Message}
+	case status.InProgressStatus, status.TerminatingStatus, status.NotFoundStatus:
+		return Health{State: Progressing, Message: result.Message}
+	default:
+		return Health{Message: result.Message}
+	}
+}
+
+// rolloutHealth reads the verdict on the Bundle that the Rollout points at.
+func rolloutHealth(object *unstructured.Unstructured) Health {
+	var rollout v1alpha1.Rollout
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &rollout); err != nil {
+		return Health{Message: err.Error()}
+	}
+	bundle, verdict, stable := rollout.Spec.Bundle, rollout.Status.Verdict, rollout.Status.Stable
+	switch {
+	case bundle == nil:
+		return Health{State: Progressing, Message: "has no Bundle yet"}
+	case verdict != nil && verdict.Bundle == bundle.Digest && verdict.Outcome == v1alpha1.VerdictFail:
+		return Health{State: Failed, Message: fmt.Sprintf("%s: %s", verdict.Reason, verdict.Message)}
+	case rollout.Status.ObservedGeneration != rollout.Generation:
+		return Health{State: Progressing, Message: "not looked at by the rollout loop yet"}
+	case stable != nil && stable.Digest == bundle.Digest:
+		return Health{State: Healthy, Message: "the Bundle is stable"}
+	case verdict != nil && verdict.Bundle == bundle.Digest && verdict.Outcome == v1alpha1.VerdictInconclusive:
+		return Health{State: Progressing, Message: fmt.Sprintf("inconclusive: %s: %s", verdict.Reason, verdict.Message)}
+	default:
+		return Health{State: Progressing, Message: fmt.Sprintf("phase %s", rollout.Status.Phase)}
+	}
+}

@@ -1,0 +1,140 @@
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/util/csaupgrade"
+
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/reconciler/plan"
+)
+
+// migrate makes the fields of former tools, and of the rollout loop, ours.
+// Without it a field that leaves Git would stay, owned by a tool that is not used any more.
+func (a *Applier) migrate(ctx context.Context, r resource, ref manifests.Ref) error {
+	const attempts = 5
+	var err error
+	for range attempts {
+		if err = a.migrateOnce(ctx, r, ref); !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func (a *Applier) migrateOnce(ctx context.Context, r resource, ref manifests.Ref) error {
+	ctx, cancel := context.WithTimeout(ctx, a.options.Timeout)
+	defer cancel()
+	client := a.metadataOf(r, ref)
+	object, err := client.Get(ctx, ref.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil // the apply creates it
+	}
+	if err != nil {
+		return err
+	}
+	changed, err := takeOver(object, a.options.Manager)
+	if err != nil || !changed {
+		return err
+	}
+	patch, err := json.Marshal([]map[string]any{
+		{"op": "replace", "path": "/metadata/managedFields", "value": object.ManagedFields},
+		// replace and not test: it makes a lost race a conflict, not an invalid request
+		{"op": "replace", "path": "/metadata/resourceVersion", "value": object.ResourceVersion},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = client.Patch(ctx, ref.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: a.options.Manager})
+	return err
+}
+
+// takeOver moves the managedFields of former managers of object to manager.
+func takeOver(object *metav1.PartialObjectMetadata, manager string) (bool, error) {
+	names := sets.New[string]()
+	for i, e := range object.ManagedFields {
+		m := plan.Manager{Name: e.Manager, Operation: string(e.Operation), Subresource: e.Subresource}
+		rollout := e.Manager == manifests.RolloutManager && e.Subresource == ""
+		if e.Manager == manager || !plan.Former(m) && !rollout {
+			continue
+		}
+		// csaupgrade knows former tools that made Updates; one that applied server-side is taken over the same way.
+		object.ManagedFields[i].Operation = metav1.ManagedFieldsOperationUpdate
+		names.Insert(e.Manager)
+	}
+	if names.Len() == 0 {
+		return false, nil
+	}
+	return true, csaupgrade.UpgradeManagedFields(object, names, manager)
+}
+
+// handOverManager owns spec.replicas after it left Git, until an autoscaler sets it.
+const handOverManager = "slipway-handover"
+
+// setsReplicas says whether the field is not one that could be lost: Git sets
+// it, or the kind is none that autoscalers target by that field.
+func setsReplicas(action plan.Action) bool {
+	ref := action.Ref
+	if ref.Group != "apps" || ref.Kind != "Deployment" && ref.Kind != "StatefulSet" {
+		return true
+	}
+	_, set, _ := unstructured.NestedFieldNoCopy(action.Object.Object, "spec", "replicas")
+	return set
+}
+
+// handOverReplicas keeps the number of replicas when the field leaves Git:
+// dropped without another owner it would fall back to 1 at once, below what the
+// autoscaler that it was dropped for had asked for.
+func (a *Applier) handOverReplicas(ctx context.Context, r resource, action plan.Action) error {
+	ctx, cancel := context.WithTimeout(ctx, a.options.Timeout)
+	defer cancel()
+	client := a.wholeOf(r, action.Ref)
+	live, err := client.Get(ctx, action.Ref.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	replicas, set, _ := unstructured.NestedInt64(live.Object, "spec", "replicas")
+	owned, err := ownsPath(live.GetManagedFields(), a.options.Manager, "f:spec", "f:replicas")
+	if err != nil || !set || !owned {
+		return err
+	}
+	content, err := json.Marshal(map[string]any{
+		"apiVersion": live.GetAPIVersion(), "kind": live.GetKind(),
+		"metadata": map[string]any{"name": action.Ref.Name, "namespace": action.Ref.Namespace},
+		"spec":     map[string]any{"replicas": replicas},
+	})
+	if err != nil {
+		return err
+	}
+	options := a.applyOptions()
+	options.FieldManager = handOverManager
+	_, err = client.Patch(ctx, action.Ref.Name, types.ApplyPatchType, content, options)
+	return err
+}
+
+// ownsPath says whether manager owns the field by server-side apply; path elements are those of FieldsV1.
+func ownsPath(entries []metav1.ManagedFieldsEntry, manager string, path ...string) (bool, error) {
+	for _, e := range entries {
+		if e.Manager != manager || e.Operation != metav1.ManagedFieldsOperationApply || e.Subresource != "" || e.FieldsV1 == nil {
+			continue
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(e.FieldsV1.GetRawBytes(), &fields); err != nil {
+			return false, errors.New("managedFields cannot be read")
+		}
+		if _, found, _ := unstructured.NestedFieldNoCopy(fields, path...); found {
+			return true, nil
+		}
+	}
+	return false, nil
+}
