@@ -60,7 +60,8 @@ type Cluster struct {
 	binary    string
 	plane     controlPlane
 	runner    runner
-	server    string // https://127.0.0.1:PORT
+	real      *realNode // nil unless NodeReal
+	server    string    // https://127.0.0.1:PORT
 	rest      *rest.Config
 	client    kubernetes.Interface
 	log       io.Writer
@@ -121,24 +122,44 @@ func (c *Cluster) start(ctx context.Context, o Options, store cache) error {
 	c.plane.dir, c.plane.ca, c.plane.audit = c.dir, ca, o.AuditLog
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := c.startControlPlane(ctx); err != nil {
+	if err := c.startControlPlane(ctx, o.Registry); err != nil {
 		return err
 	}
 	switch c.node {
+	case NodeReal:
+		err = c.startNode(ctx)
 	case NodeKwok:
-		return c.startKwok(ctx, o)
-	default:
-		return nil
+		err = c.startKwok(ctx, o)
 	}
+	if err != nil {
+		return err
+	}
+	return c.await(ctx, "service accounts", c.accountsReady)
 }
 
-// chooseNode settles NodeAuto.
-func (c *Cluster) chooseNode(context.Context, cache) error {
-	c.reason = "asked for"
-	if c.node == NodeAuto {
-		c.node, c.reason = NodeKwok, "no node runtime"
+// chooseNode settles NodeAuto, and prepares what a real node needs.
+func (c *Cluster) chooseNode(ctx context.Context, store cache) error {
+	if c.node != NodeAuto && c.node != NodeReal {
+		c.reason = "asked for"
+		return nil
 	}
-	return nil
+	err := canHaveNode()
+	if err == nil {
+		c.real.cgroups, err = newCgroups(c.name)
+	}
+	if err == nil {
+		c.real.tools, err = store.node(ctx)
+	}
+	switch {
+	case err == nil:
+		c.node = NodeReal
+		return nil
+	case c.node == NodeReal || ctx.Err() != nil:
+		return fmt.Errorf("real node: %w", err)
+	default:
+		c.node, c.reason = NodeKwok, err.Error()
+		return nil
+	}
 }
 
 // makeDirs makes the cluster's folder, and one for sockets: their paths must stay below 108 bytes.
@@ -156,7 +177,7 @@ func (c *Cluster) makeDirs(dir string) error {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return err
 	}
-	for _, old := range []string{"etcd", "pki", "audit.log"} { // a folder may be used again; its cluster is a new one
+	for _, old := range []string{"etcd", "pki", "audit.log", "kubelet", "containerd", "cni", "cni-data", "pod-logs"} { // a folder may be used again; its cluster is a new one
 		if err := os.RemoveAll(filepath.Join(c.dir, old)); err != nil {
 			return err
 		}
@@ -169,22 +190,34 @@ func (c *Cluster) makeDirs(dir string) error {
 		c.temporary = append(c.temporary, sockets)
 	}
 	c.plane.etcdSock = filepath.Join(sockets, "etcd.sock")
+	c.real = &realNode{sockets: sockets}
 	return nil
 }
 
 // startControlPlane starts the four roles. The port of the API server is a free one, but another process may take it
-// before it is bound: then a next one is tried.
-func (c *Cluster) startControlPlane(ctx context.Context) error {
-	var err error
-	if c.runner, err = newHostRunner(c.binary, c.logs(), c.dir); err != nil {
+// before it is bound: then starting fails and says so.
+func (c *Cluster) startControlPlane(ctx context.Context, registry *Registry) error {
+	port, err := freePort(ctx)
+	if err != nil {
 		return err
 	}
-	c.plane.bind, c.plane.advertise = "127.0.0.1", "127.0.0.1"
-	if c.plane.port, err = freePort(ctx); err != nil {
-		return err
+	c.server = "https://127.0.0.1:" + strconv.Itoa(port)
+	server := c.server // as the roles reach it
+	if c.node == NodeReal {
+		if err := c.openNamespaces(ctx, registry); err != nil {
+			return err
+		}
+		server = fmt.Sprintf("https://%s:%d", nodeAddress, nodeAPIPort)
+		if err := c.prepareNode(server); err != nil {
+			return err
+		}
+	} else {
+		c.plane.bind, c.plane.advertise, c.plane.port = "127.0.0.1", "127.0.0.1", port
+		if c.runner, err = newHostRunner(c.binary, c.logs(), c.dir); err != nil {
+			return err
+		}
 	}
-	c.server = "https://127.0.0.1:" + strconv.Itoa(c.plane.port)
-	if err := c.plane.prepare(c.server); err != nil {
+	if err := c.plane.prepare(server); err != nil {
 		return err
 	}
 	if err := c.connect(); err != nil {
@@ -196,16 +229,18 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	if err := c.startRole(ctx, roleAPIServer, c.plane.apiServer()); err != nil {
 		return err
 	}
+	if c.node == NodeReal { // while the API server starts
+		if err := c.startContainerd(ctx); err != nil {
+			return err
+		}
+	}
 	if err := c.await(ctx, "API server", c.apiReady); err != nil {
 		return err
 	}
 	if err := c.startRole(ctx, roleControllerManager, c.plane.controllerManager()); err != nil {
 		return err
 	}
-	if err := c.startRole(ctx, roleScheduler, c.plane.scheduler()); err != nil {
-		return err
-	}
-	return c.await(ctx, "service accounts", c.accountsReady)
+	return c.startRole(ctx, roleScheduler, c.plane.scheduler())
 }
 
 // connect writes the administrator's kubeconfig and makes the client that the cluster itself uses.
@@ -273,6 +308,9 @@ func (c *Cluster) Stop() error {
 		}
 		if c.runner != nil {
 			errs = append(errs, c.runner.stop())
+		}
+		if c.node == NodeReal && c.real != nil {
+			errs = append(errs, c.real.cgroups.remove())
 		}
 		for _, dir := range c.temporary {
 			errs = append(errs, os.RemoveAll(dir))
