@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -43,7 +44,7 @@ func (a *Applier) read(ctx context.Context, ref manifests.Ref, version string) p
 		return plan.Live{State: plan.Absent}
 	}
 	if err != nil {
-		return plan.Live{Why: err.Error()}
+		return plan.Live{Why: "finding its kind: " + err.Error()}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.options.Timeout)
 	defer cancel()
@@ -52,7 +53,7 @@ func (a *Applier) read(ctx context.Context, ref manifests.Ref, version string) p
 		return plan.Live{State: plan.Absent}
 	}
 	if err != nil {
-		return plan.Live{Why: err.Error()}
+		return plan.Live{Why: fmt.Sprintf("reading it: %s %v", apierrors.ReasonForError(err), err)}
 	}
 	return plan.LiveOf(object, a.options.Manager)
 }

@@ -52,6 +52,11 @@ func (a *Applier) send(ctx context.Context, action plan.Action) (outcome, error)
 			return outcome{}, err
 		}
 	}
+	if action.Verb == plan.Heal {
+		if err := a.reclaim(ctx, r, action.Ref, applied); err != nil {
+			return outcome{}, fmt.Errorf("taking fields back: %w", err)
+		}
+	}
 	live := plan.LiveOf(applied, a.options.Manager)
 	if w := a.watcher.Load(); w != nil {
 		w.applied(action.Ref, live)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/util/csaupgrade"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/reconciler/plan"
@@ -19,17 +22,36 @@ import (
 // migrate makes the fields of former tools, and of the rollout loop, ours.
 // Without it a field that leaves Git would stay, owned by a tool that is not used any more.
 func (a *Applier) migrate(ctx context.Context, r resource, ref manifests.Ref) error {
+	return a.rewriteManagers(ctx, r, ref, func(object *metav1.PartialObjectMetadata) (bool, error) {
+		return takeOver(object, a.options.Manager)
+	})
+}
+
+// reclaim ends the ownership that people's tools share with us after a heal: a
+// value that was changed and put back by hand would otherwise outlive its removal from Git.
+func (a *Applier) reclaim(ctx context.Context, r resource, ref manifests.Ref, healed *metav1.PartialObjectMetadata) error {
+	shared, err := takeBack(healed.DeepCopy(), a.options.Manager)
+	if err != nil || !shared {
+		return err
+	}
+	return a.rewriteManagers(ctx, r, ref, func(object *metav1.PartialObjectMetadata) (bool, error) {
+		return takeBack(object, a.options.Manager)
+	})
+}
+
+// rewriteManagers changes the managedFields of an object, again when somebody else wrote in between.
+func (a *Applier) rewriteManagers(ctx context.Context, r resource, ref manifests.Ref, rewrite func(*metav1.PartialObjectMetadata) (bool, error)) error {
 	const attempts = 5
 	var err error
 	for range attempts {
-		if err = a.migrateOnce(ctx, r, ref); !apierrors.IsConflict(err) {
+		if err = a.rewriteOnce(ctx, r, ref, rewrite); !apierrors.IsConflict(err) {
 			return err
 		}
 	}
 	return err
 }
 
-func (a *Applier) migrateOnce(ctx context.Context, r resource, ref manifests.Ref) error {
+func (a *Applier) rewriteOnce(ctx context.Context, r resource, ref manifests.Ref, rewrite func(*metav1.PartialObjectMetadata) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, a.options.Timeout)
 	defer cancel()
 	client := a.metadataOf(r, ref)
@@ -40,7 +62,7 @@ func (a *Applier) migrateOnce(ctx context.Context, r resource, ref manifests.Ref
 	if err != nil {
 		return err
 	}
-	changed, err := takeOver(object, a.options.Manager)
+	changed, err := rewrite(object)
 	if err != nil || !changed {
 		return err
 	}
@@ -73,6 +95,62 @@ func takeOver(object *metav1.PartialObjectMetadata, manager string) (bool, error
 		return false, nil
 	}
 	return true, csaupgrade.UpgradeManagedFields(object, names, manager)
+}
+
+// takeBack takes the fields that manager owns by apply out of the entries of interactive tools.
+func takeBack(object *metav1.PartialObjectMetadata, manager string) (bool, error) {
+	own := &fieldpath.Set{}
+	for _, e := range object.ManagedFields {
+		if e.Manager == manager && e.Operation == metav1.ManagedFieldsOperationApply && e.Subresource == "" {
+			fields, err := fieldSet(e)
+			if err != nil {
+				return false, err
+			}
+			own = own.Union(fields)
+		}
+	}
+	changed := false
+	var kept []metav1.ManagedFieldsEntry
+	for _, e := range object.ManagedFields {
+		if !interactive(e) {
+			kept = append(kept, e)
+			continue
+		}
+		fields, err := fieldSet(e)
+		if err != nil {
+			return false, err
+		}
+		rest := fields.Difference(own)
+		changed = changed || rest.Size() != fields.Size()
+		if rest.Empty() {
+			continue
+		}
+		content, err := rest.ToJSON()
+		if err != nil {
+			return false, err
+		}
+		e.FieldsV1 = &metav1.FieldsV1{}
+		e.FieldsV1.SetRawBytes(content)
+		kept = append(kept, e)
+	}
+	object.ManagedFields = kept
+	return changed, nil
+}
+
+// interactive says whether an entry is that of a tool in a person's hands. Controllers keep what they share with us.
+func interactive(e metav1.ManagedFieldsEntry) bool {
+	return e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == "" && strings.HasPrefix(e.Manager, "kubectl")
+}
+
+func fieldSet(e metav1.ManagedFieldsEntry) (*fieldpath.Set, error) {
+	fields := &fieldpath.Set{}
+	if e.FieldsV1 == nil {
+		return fields, nil
+	}
+	if err := fields.FromJSON(e.FieldsV1.GetRawReader()); err != nil {
+		return nil, fmt.Errorf("managedFields of %s cannot be read: %w", e.Manager, err)
+	}
+	return fields, nil
 }
 
 // handOverManager owns spec.replicas after it left Git, until an autoscaler sets it.
