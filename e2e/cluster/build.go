@@ -133,7 +133,27 @@ func (c cache) roles(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	c.prune("roles", dir)
 	return filepath.Join(dir, "roles"), nil
+}
+
+// unusedFor is how long an entry that no cluster was started from is kept; the role binary is 160 MB.
+const unusedFor = 7 * 24 * time.Hour
+
+// prune marks the entry used as fresh and removes others of that name that were not used for long. It is a courtesy: what
+// cannot be removed stays.
+func (c cache) prune(name, used string) {
+	now := time.Now()
+	_ = os.Chtimes(used, now, now)
+	entries, err := filepath.Glob(filepath.Join(c.dir, name+"-*"))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if info, err := os.Stat(e); err == nil && e != used && now.Sub(info.ModTime()) > unusedFor {
+			_ = os.RemoveAll(e)
+		}
+	}
 }
 
 // rolesSource finds the source of the role binary: beside this file, or in the checkout that the process runs in.

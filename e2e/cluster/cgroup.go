@@ -22,12 +22,15 @@ type cgroups struct {
 }
 
 func newCgroups(name string) (cgroups, error) {
-	g := cgroups{root: fmt.Sprintf("/slipway-%s-%d-%d", name, os.Getpid(), time.Now().UnixNano()%1e6)}
-	if _, err := os.Stat(filepath.Join(cgroupMount, "cgroup.controllers")); err == nil {
-		g.unified = true
-	}
+	g := detectCgroups(fmt.Sprintf("/slipway-%s-%d-%d", name, os.Getpid(), time.Now().UnixNano()%1e6))
 	_, err := g.dirs()
 	return g, err
+}
+
+// detectCgroups tells which version the machine has.
+func detectCgroups(root string) cgroups {
+	_, err := os.Stat(filepath.Join(cgroupMount, "cgroup.controllers"))
+	return cgroups{root: root, unified: err == nil}
 }
 
 // dirs lists the folder of the cluster in each hierarchy.

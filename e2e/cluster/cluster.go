@@ -55,6 +55,7 @@ type Cluster struct {
 	name      string
 	dir       string
 	temporary []string // folders that Stop removes
+	record    *record  // of what to remove if this process is killed
 	node      NodeKind
 	reason    string // why pods are simulated
 	binary    string
@@ -103,12 +104,35 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	return c, nil
 }
 
+// Prepare builds everything that clusters need on this machine into the cache and returns its folder. Start does the
+// same; Prepare lets a build step take the time of it. Progress lines go to log.
+func Prepare(ctx context.Context, log io.Writer) (dir string, err error) {
+	store, err := newCache(log)
+	if err != nil {
+		return "", err
+	}
+	if _, err := store.roles(ctx); err != nil {
+		return "", err
+	}
+	if err := canHaveNode(); err != nil {
+		fmt.Fprintf(log, "testbed: pods will be simulated: %v\n", err)
+		return store.dir, nil
+	}
+	if _, err := store.node(ctx); err != nil {
+		return "", err
+	}
+	return store.dir, nil
+}
+
 var (
 	nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,29}$`)
 	userRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,59}$`)
 )
 
-func (c *Cluster) start(ctx context.Context, o Options, store cache) error {
+func (c *Cluster) start(ctx context.Context, o Options, store cache) (err error) {
+	if c.record, err = store.newRecord(c.name); err != nil {
+		return err
+	}
 	if err := c.makeDirs(o.Dir); err != nil {
 		return err
 	}
@@ -166,10 +190,9 @@ func (c *Cluster) chooseNode(ctx context.Context, store cache) error {
 func (c *Cluster) makeDirs(dir string) error {
 	var err error
 	if dir == "" {
-		if dir, err = os.MkdirTemp("", "slipway-"+c.name+"-"); err != nil {
+		if dir, err = c.tempDir("slipway-" + c.name + "-"); err != nil {
 			return err
 		}
-		c.temporary = append(c.temporary, dir)
 	}
 	if c.dir, err = filepath.Abs(dir); err != nil {
 		return err
@@ -184,14 +207,23 @@ func (c *Cluster) makeDirs(dir string) error {
 	}
 	sockets := c.dir
 	if len(sockets) > 60 {
-		if sockets, err = os.MkdirTemp("", "slipway-"); err != nil {
+		if sockets, err = c.tempDir("slipway-"); err != nil {
 			return err
 		}
-		c.temporary = append(c.temporary, sockets)
 	}
 	c.plane.etcdSock = filepath.Join(sockets, "etcd.sock")
 	c.real = &realNode{sockets: sockets}
 	return nil
+}
+
+// tempDir makes a folder that Stop removes.
+func (c *Cluster) tempDir(prefix string) (string, error) {
+	dir, err := os.MkdirTemp("", prefix)
+	if err != nil {
+		return "", err
+	}
+	c.temporary = append(c.temporary, dir)
+	return dir, c.record.add("folder", dir)
 }
 
 // startControlPlane starts the four roles. The port of the API server is a free one, but another process may take it
@@ -314,6 +346,9 @@ func (c *Cluster) Stop() error {
 		}
 		for _, dir := range c.temporary {
 			errs = append(errs, os.RemoveAll(dir))
+		}
+		if c.record != nil && errors.Join(errs...) == nil {
+			errs = append(errs, c.record.done())
 		}
 		if err := errors.Join(errs...); err != nil {
 			c.stopErr = fmt.Errorf("cluster %s: stop: %w", c.name, err)

@@ -63,7 +63,7 @@ func (c *Cluster) openNamespaces(ctx context.Context, registry *Registry) error 
 		}
 		cfg.Forward = append(cfg.Forward, nodeForward{"tcp", registry.Host(), "unix", socket})
 	}
-	if err := n.cgroups.create(); err != nil {
+	if err := errors.Join(c.record.add("cgroup", n.cgroups.root), n.cgroups.create()); err != nil {
 		return err
 	}
 	if err := r.open(ctx, c.dir, cfg); err != nil {

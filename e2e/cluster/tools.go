@@ -54,6 +54,11 @@ func (c cache) node(ctx context.Context) (nodeTools, error) {
 	if t.programs, err = c.programs(ctx); err != nil {
 		return nodeTools{}, err
 	}
+	for _, program := range []string{"runc", "nft"} {
+		if out, err := exec.CommandContext(ctx, filepath.Join(t.programs, program), "--version").CombinedOutput(); err != nil {
+			return nodeTools{}, fmt.Errorf("%s does not run here: %w: %s (install the packages runc and nftables)", program, err, out)
+		}
+	}
 	t.pause, err = c.pause(ctx)
 	return t, err
 }
@@ -88,7 +93,7 @@ func (c cache) programs(ctx context.Context) (string, error) {
 			return err
 		}
 		for _, program := range []string{"runc", "nft"} {
-			wrapper := fmt.Sprintf("#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s/usr/sbin/%s \"$@\"\n", libraries, final, program)
+			wrapper := fmt.Sprintf("#!/bin/sh\nLD_LIBRARY_PATH='%s' exec '%s/usr/sbin/%s' \"$@\"\n", libraries, final, program)
 			if err := os.WriteFile(filepath.Join(dir, program), []byte(wrapper), 0o755); err != nil {
 				return err
 			}
