@@ -180,9 +180,9 @@ stringData: {.dockerconfigjson: hunter2}
 const widgetCRD = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: %[1]ss.example.com}
+metadata: {name: %[1]ss.$NS.example.com}
 spec:
-  group: example.com
+  group: $NS.example.com
   scope: Namespaced
   names: {kind: %[2]s, plural: %[1]ss, singular: %[1]s}
   versions:
@@ -200,12 +200,12 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: $NS-inner}
 ---
-apiVersion: example.com/v1
+apiVersion: $NS.example.com/v1
 kind: Widget
 metadata: {name: first, namespace: $NS-inner}
 spec: {size: 3}
 `)
-	w.applied(set, "created CustomResourceDefinition widgets.example.com", "created Namespace "+w.namespace+"-inner", "created Widget first")
+	w.applied(set, "created CustomResourceDefinition widgets."+w.namespace+".example.com", "created Namespace "+w.namespace+"-inner", "created Widget first")
 	w.synced()
 	w.quiet()
 	w.applied(set)
@@ -216,15 +216,15 @@ spec: {size: 3}
 
 func TestKindThatIsNotServed(t *testing.T) {
 	w := newWorld(t)
-	set := w.set(fmt.Sprintf(configMap, "a", "1") + "{apiVersion: example.com/v1, kind: Gadget, metadata: {name: g, namespace: $NS}}")
+	set := w.set(fmt.Sprintf(configMap, "a", "1") + "{apiVersion: $NS.example.com/v1, kind: Gadget, metadata: {name: g, namespace: $NS}}")
 	_, result, err := w.try(set)
-	if err == nil || !strings.Contains(err.Error(), "example.com/Gadget") || len(result.Done) != 1 {
+	if err == nil || !strings.Contains(err.Error(), ".example.com/Gadget") || len(result.Done) != 1 {
 		t.Fatalf("got %v, want the unknown kind named, and the ConfigMap applied: %+v", err, result.Done)
 	}
 	w.synced()
 	crd := w.objects(fmt.Sprintf(widgetCRD, "gadget", "Gadget"))
 	set = w.set(fmt.Sprintf(configMap, "a", "1") + fmt.Sprintf(widgetCRD, "gadget", "Gadget") +
-		"{apiVersion: example.com/v1, kind: Gadget, metadata: {name: g, namespace: $NS}}")
+		"{apiVersion: $NS.example.com/v1, kind: Gadget, metadata: {name: g, namespace: $NS}}")
 	w.applied(set, "created CustomResourceDefinition "+crd[0].GetName(), "created Gadget g")
 	w.synced()
 }

@@ -68,21 +68,11 @@ func (a *Applier) DryRun(ctx context.Context, object *unstructured.Unstructured)
 	if err != nil {
 		return Diff{}, objectError(ref, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.options.Timeout)
-	defer cancel()
-	client := a.wholeOf(r, ref)
-	live, err := client.Get(ctx, ref.Name, metav1.GetOptions{})
-	absent := apierrors.IsNotFound(err)
-	if err != nil && !absent {
-		return Diff{}, objectError(ref, err)
-	}
-	options := a.applyOptions()
-	options.DryRun = []string{metav1.DryRunAll}
-	want, err := client.Patch(ctx, ref.Name, types.ApplyPatchType, content, options)
+	live, want, err := a.trial(ctx, r, ref, content)
 	if err != nil {
 		return Diff{}, objectError(ref, err)
 	}
-	if absent {
+	if live == nil {
 		return Diff{Ref: ref, Create: true}, nil
 	}
 	fields, err := compare(live, want, a.options.Manager)
@@ -90,6 +80,34 @@ func (a *Applier) DryRun(ctx context.Context, object *unstructured.Unstructured)
 		return Diff{}, objectError(ref, err)
 	}
 	return Diff{Ref: ref, Fields: fields}, nil
+}
+
+// trial returns the live object, nil if there is none, and what an apply would
+// make of it. It tries again when others wrote in between: their work would look like ours.
+func (a *Applier) trial(ctx context.Context, r resource, ref manifests.Ref, content []byte) (live, want *unstructured.Unstructured, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.options.Timeout)
+	defer cancel()
+	client := a.wholeOf(r, ref)
+	options := a.applyOptions()
+	options.DryRun = []string{metav1.DryRunAll}
+	const attempts = 5
+	for range attempts {
+		live, err = client.Get(ctx, ref.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			live, err = nil, nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		want, err = client.Patch(ctx, ref.Name, types.ApplyPatchType, content, options)
+		if err != nil {
+			return nil, nil, err
+		}
+		if live == nil || live.GetResourceVersion() == want.GetResourceVersion() {
+			break
+		}
+	}
+	return live, want, nil
 }
 
 // compare lists the fields that differ between live and want, and those that

@@ -269,6 +269,9 @@ func (w *Watcher) gone(ref manifests.Ref, last *record) {
 		delete(w.recent, ref)
 	}
 	own := applied && recent.State == plan.Absent
+	if d := w.deletions[ref]; d != nil && d.uid == last.live.UID {
+		own, d.seen = true, true
+	}
 	_, is := w.tracked[ref]
 	w.mu.Unlock()
 	if is && !own {
@@ -300,15 +303,33 @@ func (w *Watcher) applied(ref manifests.Ref, live plan.Live) {
 	w.recent[ref] = live
 }
 
-// deleted is told by Apply that it deleted an object.
-func (w *Watcher) deleted(ref manifests.Ref, uid string) {
+// deletion is one that Apply has under way.
+type deletion struct {
+	uid  string
+	seen bool // by the watch
+}
+
+// deleting is told by Apply that it is about to delete an object: the watch may know sooner than the answer is here.
+func (w *Watcher) deleting(ref manifests.Ref, uid string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.deletions[ref] = &deletion{uid: uid}
+}
+
+// deleted is told by Apply what became of that.
+func (w *Watcher) deleted(ref manifests.Ref, uid string, gone bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.deletions[ref]
+	delete(w.deletions, ref)
 	k := w.kinds[ref.GroupKind()]
-	if k == nil || !k.synced {
-		return
-	}
-	if r := k.record(ref); r != nil && r.live.UID == uid {
+	switch {
+	case k == nil || !k.synced:
+	case d != nil && d.seen && !gone: // left the watch for another reason
+		w.doubts.Add(ref)
+	case d != nil && d.seen:
+		w.left[ref] = departed{live: plan.Live{State: plan.Absent}, at: time.Now()}
+	case gone: // the event is still to come, also when the cache has it already
 		w.recent[ref] = plan.Live{State: plan.Absent, UID: uid}
 	}
 }

@@ -117,12 +117,13 @@ func (a *Applier) remove(ctx context.Context, action plan.Action) (outcome, erro
 	if err != nil {
 		return outcome{}, err
 	}
+	if w := a.watcher.Load(); w != nil {
+		w.deleting(action.Ref, action.UID)
+		defer func() { w.deleted(action.Ref, action.UID, o.gone) }()
+	}
 	o.gone, err = a.deleteExactly(ctx, r, action.Ref, action.UID)
 	if err != nil {
 		return outcome{}, err
-	}
-	if w := a.watcher.Load(); w != nil && o.gone {
-		w.deleted(action.Ref, action.UID)
 	}
 	return o, nil
 }

@@ -32,6 +32,8 @@ type Watcher struct {
 	kinds   map[schema.GroupKind]*kindWatch
 	// recent is what an Apply was answered, until the watch has caught up with it.
 	recent map[manifests.Ref]plan.Live
+	// deletions are those that an Apply has under way.
+	deletions map[manifests.Ref]*deletion
 	// left are objects that left their watch, as one GET found them.
 	left map[manifests.Ref]departed
 }
@@ -62,11 +64,12 @@ func NewWatcher(ctx context.Context, a *Applier, notify Notify) *Watcher {
 		ended:   make(chan struct{}),
 		doubts: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[manifests.Ref](200*time.Millisecond, 30*time.Second)),
-		tracked: map[manifests.Ref]tracked{},
-		apps:    map[types.NamespacedName]plan.Inventory{},
-		kinds:   map[schema.GroupKind]*kindWatch{},
-		recent:  map[manifests.Ref]plan.Live{},
-		left:    map[manifests.Ref]departed{},
+		tracked:   map[manifests.Ref]tracked{},
+		apps:      map[types.NamespacedName]plan.Inventory{},
+		kinds:     map[schema.GroupKind]*kindWatch{},
+		recent:    map[manifests.Ref]plan.Live{},
+		left:      map[manifests.Ref]departed{},
+		deletions: map[manifests.Ref]*deletion{},
 	}
 	a.watcher.Store(w)
 	go w.run(ctx)
