@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/reconciler/apply"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
@@ -237,4 +238,26 @@ func TestDryRunMasksSecrets(t *testing.T) {
 	if _, err := w.applier.DryRun(w.ctx, bad); err == nil || !errors.As(err, &refused) || !refused.Rejected {
 		t.Errorf("got %v, want a rejection", err)
 	}
+}
+
+// TestCRDThatGoesAway takes a watched kind away: what was cached of it must not be believed.
+func TestCRDThatGoesAway(t *testing.T) {
+	w := newWorld(t)
+	crd := fmt.Sprintf(widgetCRD, "widget", "Widget")
+	set := w.set(fmt.Sprintf(configMap, "a", "1") + crd + "{apiVersion: $NS.example.com/v1, kind: Widget, metadata: {name: first, namespace: $NS}}")
+	w.apply(set)
+	w.synced()
+	w.quiet()
+	name := "widgets." + w.namespace + ".example.com"
+	w.must(shared.Kubectl(w.ctx, "delete", "crd", name, "--wait=true"))
+	widget := manifests.Ref{Group: w.namespace + ".example.com", Kind: "Widget", Namespace: w.namespace, Name: "first"}
+	w.notified(widget)
+	w.eventually("both are created again", func() bool {
+		p, err := plan.Compute(plan.In{Application: w.app.Name, Want: set, Seen: w.observe(set), Owned: w.owned})
+		return err == nil && len(p.Actions()) == 2
+	})
+	if live := w.watcher.Live(w.ref("", "ConfigMap", "a")); live.State != plan.Present {
+		t.Errorf("another kind suffered: %s", live.State)
+	}
+	w.applied(set, "created CustomResourceDefinition "+name, "created Widget first")
 }
