@@ -92,8 +92,25 @@ type RolloutStatus struct {
 	StartedAt *metav1.Time `json:"startedAt,omitempty"`
 	// Verdict on Target, empty while it is not judged.
 	// +optional
-	Verdict    *Verdict           `json:"verdict,omitempty"`
+	Verdict *Verdict `json:"verdict,omitempty"`
+	// Samples of Target while it is not judged, oldest first, at most 20.
+	// +optional
+	Samples []Sample `json:"samples,omitempty"`
+	// Applied are the objects that the rollout loop has put in place, to tell when others change them.
+	// +optional
+	Applied    []AppliedObject    `json:"applied,omitempty"`
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// AppliedObject is one object of the Rollout's namespace as it was applied.
+type AppliedObject struct {
+	// +optional
+	Group   string `json:"group,omitempty"`
+	Version string `json:"version"`
+	Kind    string `json:"kind"`
+	Name    string `json:"name"`
+	// Fields is the digest of the rollout loop's managedFields entry.
+	Fields string `json:"fields"`
 }
 
 // Verdict is the outcome with the evidence for it.
