@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -87,10 +86,8 @@ func (c *Cluster) nodesReady(want int) func(context.Context) error {
 			}
 		}
 		if ready < want {
-			return errors.Join(errNodesNotReady, fmt.Errorf("%d of %d nodes", ready, want))
+			return fmt.Errorf("%d of %d nodes are Ready", ready, want)
 		}
 		return nil
 	}
 }
-
-var errNodesNotReady = errors.New("nodes are not ready")

@@ -293,7 +293,7 @@ func (c *Cluster) connect() error {
 	return nil
 }
 
-// apiReady also asks for the namespace default, which the API server makes after it says that it is ready.
+// apiReady is nil once the API server says that it is ready.
 func (c *Cluster) apiReady(ctx context.Context) error {
 	var code int
 	c.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).StatusCode(&code)

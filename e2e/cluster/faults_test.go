@@ -60,8 +60,7 @@ func TestTwoClustersSeeNothingOfEachOther(t *testing.T) {
 	}
 }
 
-func TestKilledRolesComeBackWithTheirData(t *testing.T) {
-	c := start(t, cluster.Options{Name: "kill", Node: cluster.NodeNone})
+func testKill(t *testing.T, c *cluster.Cluster) {
 	api := client(t, c)
 	if _, err := api.CoreV1().ConfigMaps("default").Create(t.Context(), configMap("kept"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -88,8 +87,7 @@ func TestKilledRolesComeBackWithTheirData(t *testing.T) {
 	}
 }
 
-func TestUserMayDoNothingUntilAllowed(t *testing.T) {
-	c := start(t, cluster.Options{Name: "user", Node: cluster.NodeNone})
+func testUser(t *testing.T, c *cluster.Cluster) {
 	path, err := c.UserKubeconfig("agent", "slipway:agents")
 	if err != nil {
 		t.Fatal(err)

@@ -99,11 +99,12 @@ func TestSimulatedPodsBehaveAsTheirImagesSay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	create("good", image(t, r, "ready"))
-	create("stuck", image(t, r, "never-ready"))
-	create("broken", image(t, r, "crash"))
-	create("absent", r.Host()+"/nowhere:1")
+	ready, never, crash := image(t, r, "ready"), image(t, r, "never-ready"), image(t, r, "crash")
 	begin := time.Now()
+	create("good", ready)
+	create("stuck", never)
+	create("broken", crash)
+	create("absent", r.Host()+"/nowhere:1")
 	eventually(t, 30*time.Second, func() string {
 		d, err := apps.Get(t.Context(), "good", metav1.GetOptions{})
 		if err != nil {
@@ -114,7 +115,7 @@ func TestSimulatedPodsBehaveAsTheirImagesSay(t *testing.T) {
 		}
 		return ""
 	})
-	t.Logf("good: available after %s", time.Since(begin))
+	t.Logf("good: available after %s", time.Since(begin).Round(time.Millisecond))
 	for name, want := range map[string]string{"stuck": "", "broken": "CrashLoopBackOff", "absent": "ImagePullBackOff"} {
 		eventually(t, 30*time.Second, func() string {
 			d, err := apps.Get(t.Context(), name, metav1.GetOptions{})

@@ -138,7 +138,7 @@ func (p *puller) status(ctx context.Context, pod *corev1.Pod) corev1.PodStatus {
 }
 
 // pull looks image up in the registry. Images of other registries are taken for well-behaved, since nothing is known
-// of them. What was found stays known, as on a node.
+// of them. What was found by digest stays known; a tag is asked for again..
 func (p *puller) pull(ctx context.Context, image string) (pulled, error) {
 	if !strings.HasPrefix(image, p.registry.Host()+"/") {
 		return pulled{id: image, behaviour: behaveReady}, nil
@@ -152,6 +152,9 @@ func (p *puller) pull(ctx context.Context, image string) (pulled, error) {
 	k, err := lookUp(ctx, image)
 	if err != nil {
 		return pulled{}, err
+	}
+	if !strings.Contains(image, "@") {
+		return k, nil
 	}
 	p.mu.Lock()
 	p.known[image] = k
