@@ -139,9 +139,6 @@ func (r *Renderer) converse(ctx context.Context, child *process, spec Spec, read
 		return nil, false, &Error{Path: spec.Path, Cause: cause}
 	case limited.Err() != nil:
 		return nil, false, &Error{Path: spec.Path, Cause: limitf("rendering took longer than %s: the limit", r.options.Timeout)}
-	case errors.Is(err, errDied):
-		// A stack or heap that Go gives up on ends the process; what it printed may hold anything.
-		return nil, false, &Error{Path: spec.Path, Cause: limitText("rendering ended the process that did it (a stack overflow, or memory ran out)")}
 	}
 	return nil, false, err
 }

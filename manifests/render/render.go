@@ -171,6 +171,14 @@ func (r *Renderer) render(ctx context.Context, tree gitsource.Tree, spec Spec) (
 	}
 	reader := newRecorder(tree)
 	content, err := r.work(ctx, spec, reader)
+	if errors.Is(err, errDied) { // once may be the machine's doing
+		reader = newRecorder(tree)
+		content, err = r.work(ctx, spec, reader)
+	}
+	if errors.Is(err, errDied) {
+		// What the process printed may quote a manifest, so it is not repeated.
+		err = &Error{Path: spec.Path, Cause: limitText("rendering ended the process that did it, twice (a stack overflow, or memory ran out)")}
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -195,7 +203,7 @@ func (s Spec) normalised() (Spec, error) {
 		return s, &Error{Path: s.Path, Cause: errors.New("the name of the Application is required")}
 	}
 	if problems := validation.IsValidLabelValue(s.Application); len(problems) > 0 {
-		return s, &Error{Path: s.Path, Cause: fmt.Errorf("Application %q cannot be a label value: %s", s.Application, problems[0])}
+		return s, &Error{Path: s.Path, Cause: fmt.Errorf("application %q cannot be a label value: %s", s.Application, problems[0])}
 	}
 	s.APIVersions = slices.Clone(s.APIVersions)
 	slices.Sort(s.APIVersions)
