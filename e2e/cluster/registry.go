@@ -29,11 +29,11 @@ func StartRegistry(ctx context.Context, dir string) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
-	backend := olareg.New(config.Config{Storage: config.ConfigStorage{StoreType: config.StoreDir, RootDir: dir}})
+	backend := olareg.New(config.Config{Storage: config.ConfigStorage{StoreType: config.StoreDir, RootDir: dir, GC: config.ConfigGC{Frequency: -1}}})
 	r := &Registry{
 		host:    listener.Addr().String(),
 		backend: backend,
-		server:  &http.Server{Handler: backend, ReadHeaderTimeout: 10 * time.Second},
+		server:  &http.Server{Handler: inTurn(backend), ReadHeaderTimeout: 10 * time.Second},
 	}
 	r.served.Go(func() { _ = r.server.Serve(listener) }) // ends with ErrServerClosed
 	return r, nil
