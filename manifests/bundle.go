@@ -12,8 +12,11 @@ import (
 
 // How a stored Bundle is found. They are API between the loop that stores Bundles and the one that rolls them out.
 const (
-	// AnnotationBundle is on the metadata of a workload that the rollout loop applied: the digest of its Bundle.
+	// AnnotationBundle is on the metadata of every object that the rollout loop applied: the digest of its Bundle.
 	AnnotationBundle = "slipway.dev/bundle"
+	// AnnotationFailedBundle is on the metadata of a workload that went back to
+	// stable: the digest of the Bundle that failed, known here also when its Verdict could not be recorded.
+	AnnotationFailedBundle = "slipway.dev/failed-bundle"
 	// BundleSecretKey is the data key of the Secret that holds a Bundle's Secret
 	// objects. The Secret has the name of the Bundle's ControllerRevision.
 	BundleSecretKey = "objects"

@@ -98,8 +98,10 @@ type RolloutStatus struct {
 	Samples []Sample `json:"samples,omitempty"`
 	// Applied are the objects that the rollout loop has put in place, to tell when others change them.
 	// +optional
-	Applied    []AppliedObject    `json:"applied,omitempty"`
-	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	Applied []AppliedObject `json:"applied,omitempty"`
+	// AppliedBundle is the digest of the Bundle that Applied is of.
+	AppliedBundle string             `json:"appliedBundle,omitempty"`
+	Conditions    []metav1.Condition `json:"conditions,omitempty"`
 }
 
 // AppliedObject is one object of the Rollout's namespace as it was applied.

@@ -1,0 +1,82 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/rollout/analysis"
+)
+
+// finish ends a Rollout that is being deleted: on stable, and with its objects in the reconciler's hands.
+func (r *Reconciler) finish(ctx context.Context, key client.ObjectKey) error {
+	var rollout v1alpha1.Rollout
+	if err := r.direct.Get(ctx, key, &rollout); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if rollout.DeletionTimestamp == nil || !controllerutil.ContainsFinalizer(&rollout, Finalizer) {
+		return nil
+	}
+	applied, err := r.settle(ctx, &rollout)
+	if err != nil && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		r.options.Events.Eventf(&rollout, corev1.EventTypeWarning, v1alpha1.ReasonDeleting, "waits to finish on stable: %v", err)
+		return fmt.Errorf("finishing on stable: %w", err)
+	}
+	for _, object := range applied {
+		if err := r.handBack(ctx, rollout.Namespace, object); err != nil {
+			return err
+		}
+	}
+	base := rollout.DeepCopy()
+	controllerutil.RemoveFinalizer(&rollout, Finalizer)
+	err = r.client.Patch(ctx, &rollout, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+	return client.IgnoreNotFound(err)
+}
+
+// settle puts stable in place if something else is, and lists what was applied.
+// A workload that is gone stays gone, and a first version stays where it is. A
+// stable Bundle that is not stored any more cannot be returned to, and does not hold the deletion up.
+func (r *Reconciler) settle(ctx context.Context, rollout *v1alpha1.Rollout) ([]v1alpha1.AppliedObject, error) {
+	stable := rollout.Status.Stable
+	workload := r.observe(ctx, r.direct, rollout).Workload
+	switch {
+	case workload.Knowledge == analysis.Unknown:
+		return nil, fmt.Errorf("the workload could not be read: %s", workload.Why)
+	case workload.Knowledge == analysis.Absent, stable == nil:
+		return rollout.Status.Applied, nil
+	case workload.Placed.Bundle == stable.Digest && rollout.Status.AppliedBundle == stable.Digest:
+		return rollout.Status.Applied, nil
+	}
+	applied, err := r.apply(ctx, rollout, *stable, analysis.Placed{Bundle: stable.Digest})
+	if apierrors.IsNotFound(err) {
+		r.options.Events.Eventf(rollout, corev1.EventTypeWarning, v1alpha1.ReasonDeleting, "cannot return to stable: %v", err)
+		return rollout.Status.Applied, nil
+	}
+	return applied, err
+}
+
+// hold adds the finalizer before anything is applied.
+func (r *Reconciler) hold(ctx context.Context, rollout *v1alpha1.Rollout) error {
+	if controllerutil.ContainsFinalizer(rollout, Finalizer) {
+		return nil
+	}
+	base := rollout.DeepCopy()
+	controllerutil.AddFinalizer(rollout, Finalizer)
+	if err := r.client.Patch(ctx, rollout, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})); err != nil {
+		return fmt.Errorf("finalizer: %w", err)
+	}
+	ctrl.LoggerFrom(ctx).V(1).Info("holding until handed back")
+	return nil
+}
+
+// pointer escapes a key for a JSON pointer (RFC 6901).
+func pointer(key string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
+}

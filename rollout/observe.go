@@ -1,0 +1,125 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/reconciler/plan"
+	"github.com/slipway-cd/slipway/rollout/analysis"
+)
+
+// observe looks at the workload of rollout through reader. An error makes it Unknown.
+func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout) analysis.Observation {
+	o := analysis.Observation{
+		Now:      r.options.Now(),
+		Target:   rollout.Spec.Bundle,
+		Deadline: rollout.Spec.Strategy.Rolling.ProgressDeadline.Duration,
+	}
+	var deployment appsv1.Deployment
+	err := reader.Get(ctx, client.ObjectKey{Namespace: rollout.Namespace, Name: rollout.Spec.WorkloadRef.Name}, &deployment)
+	switch {
+	case apierrors.IsNotFound(err):
+		o.Workload.Knowledge = analysis.Absent
+	case err != nil:
+		o.Workload.Why = err.Error()
+	default:
+		o.Workload = workloadOf(&deployment)
+	}
+	return o
+}
+
+// workloadOf reads a Deployment, whole or reduced.
+func workloadOf(deployment *appsv1.Deployment) analysis.Workload {
+	w := analysis.Workload{
+		Knowledge: analysis.Present,
+		Placed:    placedOn(deployment),
+		Current:   deployment.Status.ObservedGeneration >= deployment.Generation,
+		Paused:    deployment.Spec.Paused,
+		Wanted:    1,
+		Replicas:  deployment.Status.Replicas,
+		Updated:   deployment.Status.UpdatedReplicas,
+		Available: deployment.Status.AvailableReplicas,
+	}
+	if deployment.Spec.Replicas != nil {
+		w.Wanted = *deployment.Spec.Replicas
+	}
+	for _, c := range deployment.Status.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+			w.Creation = c.Message
+		}
+	}
+	return w
+}
+
+func placedOn(object metav1.Object) analysis.Placed {
+	annotations := object.GetAnnotations()
+	return analysis.Placed{Bundle: annotations[manifests.AnnotationBundle], Failed: annotations[manifests.AnnotationFailedBundle]}
+}
+
+// drift is an object that is not as it was applied.
+type drift struct {
+	ref manifests.Ref
+	why string // for people
+}
+
+// drifted compares what was applied with what reader has. An object that cannot
+// be read is not drifted: its state is unknown. It is complete when all objects
+// of the Bundle that is wanted were applied and written down.
+func (r *Reconciler) drifted(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout, want analysis.Placed) (drifts []drift, complete bool) {
+	if rollout.Status.AppliedBundle != want.Bundle {
+		return nil, false
+	}
+	for _, applied := range rollout.Status.Applied {
+		ref := manifests.Ref{Group: applied.Group, Kind: applied.Kind, Namespace: rollout.Namespace, Name: applied.Name}
+		live, err := metadataOf(ctx, reader, ref, applied.Version)
+		switch {
+		case apierrors.IsNotFound(err):
+			drifts = append(drifts, drift{ref, "it was deleted"})
+		case err != nil:
+		case live.DeletionTimestamp != nil:
+		case !asApplied(&live, applied, want):
+			drifts = append(drifts, drift{ref, "it was changed by " + lastManager(&live)})
+		}
+	}
+	return drifts, true
+}
+
+// asApplied says that nobody took one of our fields.
+func asApplied(live metav1.Object, applied v1alpha1.AppliedObject, want analysis.Placed) bool {
+	fields, ours := plan.FieldsDigest(live.GetManagedFields(), manifests.RolloutManager)
+	return ours && string(fields) == applied.Fields && live.GetAnnotations()[manifests.AnnotationBundle] == want.Bundle
+}
+
+// lastManager is who changed an object last, other than the rollout loop and by way of a status.
+func lastManager(live metav1.Object) string {
+	name, at := "somebody", metav1.Time{}
+	for _, e := range live.GetManagedFields() {
+		if e.Manager != manifests.RolloutManager && e.Subresource == "" && e.Time != nil && !e.Time.Before(&at) {
+			name, at = fmt.Sprintf("%q", e.Manager), *e.Time
+		}
+	}
+	return name
+}
+
+// metadataOf reads metadata; a Deployment whole from the cache, which has no other form of it.
+func metadataOf(ctx context.Context, reader client.Reader, ref manifests.Ref, version string) (metav1.ObjectMeta, error) {
+	key := client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}
+	if ref.Group == appsv1.GroupName && ref.Kind == "Deployment" {
+		var deployment appsv1.Deployment
+		err := reader.Get(ctx, key, &deployment)
+		return deployment.ObjectMeta, err
+	}
+	object := &metav1.PartialObjectMetadata{}
+	object.SetGroupVersionKind(schema.GroupVersionKind{Group: ref.Group, Version: version, Kind: ref.Kind})
+	err := reader.Get(ctx, key, object)
+	return object.ObjectMeta, err
+}

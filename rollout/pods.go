@@ -1,0 +1,161 @@
+package rollout
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/rollout/analysis"
+)
+
+// maxPods bounds how many pods are looked at: enough to tell whose fault it is.
+const maxPods = 500
+
+// annotationRevision numbers the ReplicaSets of a Deployment; the Deployment has that of its newest.
+const annotationRevision = "deployment.kubernetes.io/revision"
+
+// inspect lists the pods of the workload from the API server.
+func (r *Reconciler) inspect(ctx context.Context, rollout *v1alpha1.Rollout) *analysis.Pods {
+	pods, err := r.listPods(ctx, rollout)
+	if err != nil {
+		return &analysis.Pods{Unknown: err.Error()}
+	}
+	return pods
+}
+
+func (r *Reconciler) listPods(ctx context.Context, rollout *v1alpha1.Rollout) (*analysis.Pods, error) {
+	var deployment appsv1.Deployment
+	if err := r.direct.Get(ctx, client.ObjectKey{Namespace: rollout.Namespace, Name: rollout.Spec.WorkloadRef.Name}, &deployment); err != nil {
+		return nil, err
+	}
+	selector, err := metav1.LabelSelectorAsSelector(deployment.Spec.Selector)
+	if err != nil {
+		return nil, fmt.Errorf("spec.selector: %w", err)
+	}
+	owned := []client.ListOption{client.InNamespace(rollout.Namespace), client.MatchingLabelsSelector{Selector: selector}}
+	sets := &metav1.PartialObjectMetadataList{}
+	sets.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSetList"))
+	if err := r.direct.List(ctx, sets, owned...); err != nil {
+		return nil, err
+	}
+	newest := map[string]bool{} // by name of a ReplicaSet of this Deployment
+	for _, set := range sets.Items {
+		if owner := metav1.GetControllerOf(&set); owner != nil && owner.UID == deployment.UID {
+			newest[set.Name] = set.Annotations[annotationRevision] == deployment.Annotations[annotationRevision]
+		}
+	}
+	var list corev1.PodList
+	if err := r.direct.List(ctx, &list, append(owned, client.Limit(maxPods))...); err != nil {
+		return nil, err
+	}
+	pods, nodes := &analysis.Pods{}, map[string]bool{}
+	for i := range list.Items {
+		pod := &list.Items[i]
+		owner := metav1.GetControllerOf(pod)
+		if owner == nil || pod.DeletionTimestamp != nil {
+			continue
+		}
+		isNew, ours := newest[owner.Name]
+		if !ours {
+			continue
+		}
+		seen := podOf(pod, r.options.Now())
+		if !seen.Ready && seen.Scheduled {
+			seen.NodeNotReady = r.nodeNotReady(ctx, pod.Spec.NodeName, nodes)
+		}
+		if isNew {
+			pods.New = append(pods.New, seen)
+		} else {
+			pods.Old = append(pods.Old, seen)
+		}
+	}
+	return pods, nil
+}
+
+// nodeNotReady asks for each node once. A node that cannot be read may be
+// unready: that must not become the version's fault.
+func (r *Reconciler) nodeNotReady(ctx context.Context, name string, known map[string]bool) bool {
+	if answer, is := known[name]; is {
+		return answer
+	}
+	var node corev1.Node
+	notReady := true
+	err := r.direct.Get(ctx, client.ObjectKey{Name: name}, &node)
+	if apierrors.IsForbidden(err) {
+		notReady = false // nodes are none of our business here; the pod speaks for itself
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			notReady = c.Status != corev1.ConditionTrue
+		}
+	}
+	known[name] = notReady
+	return notReady
+}
+
+// podOf reads what matters of a pod.
+func podOf(pod *corev1.Pod, now time.Time) analysis.Pod {
+	p := analysis.Pod{Name: pod.Name, Scheduled: pod.Spec.NodeName != "", Reason: pod.Status.Reason, Message: pod.Status.Message}
+	for _, c := range pod.Status.Conditions {
+		switch c.Type {
+		case corev1.PodReady:
+			p.Ready = c.Status == corev1.ConditionTrue
+		case corev1.PodScheduled:
+			if c.Status == corev1.ConditionFalse {
+				p.Reason, p.Message = c.Reason, c.Message
+			}
+		}
+	}
+	for _, status := range pod.Status.InitContainerStatuses {
+		readContainer(&p, status)
+	}
+	var last time.Time
+	running := len(pod.Status.ContainerStatuses) == len(pod.Spec.Containers)
+	for _, status := range pod.Status.ContainerStatuses {
+		readContainer(&p, status)
+		if status.State.Running == nil {
+			running = false
+		} else if at := status.State.Running.StartedAt.Time; at.After(last) {
+			last = at
+		}
+	}
+	if running {
+		p.Running = now.Sub(last)
+	}
+	return p
+}
+
+// readContainer adds what one container tells. The first reason stands.
+func readContainer(p *analysis.Pod, status corev1.ContainerStatus) {
+	p.Restarts = max(p.Restarts, status.RestartCount)
+	ended := status.LastTerminationState.Terminated
+	if now := status.State.Terminated; now != nil && now.ExitCode != 0 {
+		p.Exited, ended = true, now
+	}
+	waiting := status.State.Waiting
+	switch {
+	case p.Reason != "":
+	case waiting != nil && waiting.Reason == "CrashLoopBackOff" && ended != nil:
+		p.Reason, p.Message = waiting.Reason, exitOf(status.Name, ended)
+	case waiting != nil && waiting.Reason != "ContainerCreating" && waiting.Reason != "PodInitializing":
+		p.Reason, p.Message = waiting.Reason, waiting.Message
+	case p.Exited:
+		p.Reason, p.Message = ended.Reason, exitOf(status.Name, ended)
+	}
+}
+
+func exitOf(container string, ended *corev1.ContainerStateTerminated) string {
+	text := fmt.Sprintf("container %s ended with exit code %d (%s)", container, ended.ExitCode, cmp.Or(ended.Reason, "no reason given"))
+	if ended.Message != "" {
+		text += ": " + ended.Message
+	}
+	return text
+}

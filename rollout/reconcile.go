@@ -1,0 +1,243 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/rollout/analysis"
+)
+
+// Reconcile looks at one Rollout in the caches. Only if that shows something to
+// do it reads again from the API server, decides anew and does it: a cache may
+// be behind, and acting on old knowledge could bring a failed version back.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	var cached v1alpha1.Rollout
+	if err := r.client.Get(ctx, request.NamespacedName, &cached); err != nil {
+		r.metrics.forget(request.NamespacedName)
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if cached.DeletionTimestamp != nil {
+		return ctrl.Result{}, r.finish(ctx, request.NamespacedName)
+	}
+	if cached.Spec.Strategy.Rolling == nil || cached.Labels[manifests.LabelApplication] == "" {
+		return ctrl.Result{}, r.refuse(ctx, &cached)
+	}
+	wake, quiet := r.quiet(ctx, &cached)
+	if quiet {
+		r.metrics.inPhase(request.NamespacedName, cached.Status.Phase)
+		return r.later(wake), nil
+	}
+	var rollout v1alpha1.Rollout
+	if err := r.direct.Get(ctx, request.NamespacedName, &rollout); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if rollout.DeletionTimestamp != nil || rollout.Spec.Strategy.Rolling == nil {
+		return ctrl.Result{RequeueAfter: time.Second}, nil // the cache will say so
+	}
+	p := &pass{r: r, rollout: &rollout, state: analysis.FromStatus(rollout.Status)}
+	err := p.run(ctx)
+	r.metrics.inPhase(request.NamespacedName, p.state.Phase)
+	return r.later(p.wake), err
+}
+
+// later turns a time into a result; the zero time is none.
+func (r *Reconciler) later(wake time.Time) ctrl.Result {
+	if wake.IsZero() {
+		return ctrl.Result{}
+	}
+	return ctrl.Result{RequeueAfter: max(wake.Sub(r.options.Now()), time.Millisecond)}
+}
+
+// quiet says that the caches show nothing to do, and when to look again.
+func (r *Reconciler) quiet(ctx context.Context, cached *v1alpha1.Rollout) (time.Time, bool) {
+	if cached.Spec.Bundle != nil && !controllerutil.ContainsFinalizer(cached, Finalizer) {
+		return time.Time{}, false
+	}
+	o := r.observe(ctx, r.seen, cached)
+	next, effects := analysis.Next(analysis.FromStatus(cached.Status), o)
+	var wake time.Time
+	for _, effect := range effects {
+		at, only := effect.(analysis.WakeAt)
+		if !only {
+			return time.Time{}, false
+		}
+		wake = at.At
+	}
+	if !equality.Semantic.DeepEqual(cached.Status, statusFor(cached, next, nil, o.Now)) {
+		return time.Time{}, false
+	}
+	if _, want, some := next.Want(); some {
+		if drifts, complete := r.drifted(ctx, r.seen, cached, want); !complete || len(drifts) > 0 {
+			return time.Time{}, false
+		}
+	}
+	return wake, true
+}
+
+// refuse says why a Rollout cannot be worked on.
+func (r *Reconciler) refuse(ctx context.Context, rollout *v1alpha1.Rollout) error {
+	message := "spec.strategy.rolling is missing: it is the only strategy of this version"
+	if rollout.Spec.Strategy.Rolling != nil {
+		message = fmt.Sprintf("the label %s is missing: a Rollout belongs to an Application", manifests.LabelApplication)
+	}
+	return r.writeStatus(ctx, rollout, statusRefused(rollout, message, r.options.Now()))
+}
+
+// pass is one run over a Rollout with what the API server has.
+type pass struct {
+	r       *Reconciler
+	rollout *v1alpha1.Rollout
+	state   analysis.State
+	o       analysis.Observation
+	wake    time.Time
+	failed  error // a Record could not be written
+}
+
+// maxRounds bounds a pass: decide, look at pods or be refused, decide again.
+const maxRounds = 6
+
+// retryRefused is the pause after an apply was refused for reasons that may pass.
+const retryRefused = time.Second
+
+// run decides and acts until nothing but waiting is left.
+func (p *pass) run(ctx context.Context) error {
+	if p.rollout.Spec.Bundle != nil {
+		if err := p.r.hold(ctx, p.rollout); err != nil {
+			return err
+		}
+	}
+	p.o = p.r.observe(ctx, p.r.direct, p.rollout)
+	for range maxRounds {
+		next, effects := analysis.Next(p.state, p.o)
+		again, err := p.act(ctx, next, effects)
+		if err != nil {
+			return err
+		}
+		if !again {
+			return nil
+		}
+	}
+	return errors.New("undecided after several looks")
+}
+
+// act does effects in order. It is true when Next has to be asked again.
+func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.Effect) (again bool, err error) {
+	judged := next.Verdict != nil && (p.state.Verdict == nil || p.state.Verdict.Outcome != next.Verdict.Outcome || next.Target.Digest != p.state.Target.Digest)
+	p.state = next
+	news, moves := contains[analysis.Record](effects), contains[analysis.Apply](effects) || contains[analysis.Inspect](effects)
+	if !news && !moves {
+		p.heal(ctx)
+	}
+	if news || !moves { // else the next round knows more
+		p.record(ctx, judged)
+	}
+	for _, effect := range effects {
+		switch e := effect.(type) {
+		case analysis.Apply:
+			if p.failed != nil && !e.Regardless {
+				return false, p.failed
+			}
+			if e.Regardless {
+				p.r.options.Failpoint(FailpointVerdict)
+			}
+			again = !p.apply(ctx, e.Bundle, e.Placed) || again
+		case analysis.Tell:
+			p.tell(e)
+		case analysis.Inspect:
+			p.o.Pods, again = p.r.inspect(ctx, p.rollout), true
+		case analysis.WakeAt:
+			if p.wake.IsZero() || e.At.Before(p.wake) {
+				p.wake = e.At
+			}
+		}
+	}
+	if p.failed != nil {
+		return false, p.failed
+	}
+	if judged && next.Verdict.Outcome == v1alpha1.VerdictPass {
+		return again, p.r.collect(ctx, p.rollout)
+	}
+	return again, nil
+}
+
+// record writes the State with its conditions, if that is news.
+func (p *pass) record(ctx context.Context, judged bool) {
+	err := p.r.writeStatus(ctx, p.rollout, statusFor(p.rollout, p.state, p.o.Refusal, p.o.Now))
+	p.failed = errors.Join(p.failed, err)
+	if judged && err == nil {
+		p.r.metrics.verdicts.WithLabelValues(p.state.Verdict.Outcome).Inc()
+	}
+}
+
+// apply puts a Bundle in place and notes what there is to compare with. It is
+// false when the Bundle was refused, which Next has to know.
+func (p *pass) apply(ctx context.Context, bundle v1alpha1.BundleRef, placed analysis.Placed) bool {
+	drifts, _ := p.r.drifted(ctx, p.r.direct, p.rollout, placed) // none unless it is applied already
+	applied, err := p.r.apply(ctx, p.rollout, bundle, placed)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Info("a bundle was not applied", "bundle", bundle.Name, "cause", err.Error())
+		p.o.Refusal = refusalOf(err)
+		p.soon()
+		return false
+	}
+	p.r.options.Failpoint(FailpointTraffic)
+	p.o.Refusal = nil
+	status := p.rollout.Status.DeepCopy()
+	status.Applied, status.AppliedBundle = applied, placed.Bundle
+	// Without this note the Bundle is applied once more later, which changes nothing.
+	p.failed = errors.Join(p.failed, p.r.writeStatus(ctx, p.rollout, *status))
+	for _, d := range drifts {
+		p.tell(analysis.Tell{Reason: v1alpha1.ReasonDrift, Message: fmt.Sprintf("%s: %s; restored from %s", d.ref, d.why, bundleName(&bundle))})
+	}
+	return true
+}
+
+// heal restores what others have changed, and completes what a kill has interrupted.
+func (p *pass) heal(ctx context.Context) {
+	bundle, want, some := p.state.Want()
+	if p.o.Refusal != nil || !some || p.o.Workload.Placed != want {
+		return
+	}
+	if drifts, complete := p.r.drifted(ctx, p.r.direct, p.rollout, want); !complete || len(drifts) > 0 {
+		p.apply(ctx, bundle, want)
+	}
+}
+
+// soon asks to try again what was refused.
+func (p *pass) soon() {
+	if at := p.o.Now.Add(retryRefused); p.wake.IsZero() || at.Before(p.wake) {
+		p.wake = at
+	}
+}
+
+// tell emits an event; its annotations say what it is about.
+func (p *pass) tell(e analysis.Tell) {
+	kind := corev1.EventTypeNormal
+	if e.Warning {
+		kind = corev1.EventTypeWarning
+	}
+	annotations := map[string]string{}
+	if target := p.state.Target; target != nil {
+		annotations[v1alpha1.Group+"/revision"] = target.Revision
+		annotations[manifests.AnnotationBundle] = target.Digest
+	}
+	p.r.options.Events.AnnotatedEventf(p.rollout, annotations, kind, e.Reason, "%s", e.Message)
+}
+
+func contains[E analysis.Effect](effects []analysis.Effect) bool {
+	return slices.ContainsFunc(effects, func(effect analysis.Effect) bool {
+		_, is := effect.(E)
+		return is
+	})
+}

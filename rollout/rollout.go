@@ -1,0 +1,99 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+)
+
+// Options of the loop.
+type Options struct {
+	// Events receives what people should know; required.
+	Events record.EventRecorder
+	// Metrics is where the collectors are registered; nil for nowhere.
+	Metrics prometheus.Registerer
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+	// Concurrency is how many Rollouts are worked on at once; default 4.
+	Concurrency int
+	// Failpoint is called at named points, for tests that kill the process there; nil for none.
+	Failpoint func(name string)
+}
+
+// Names of the failpoints.
+const (
+	// FailpointVerdict is after a Fail was written, or could not be, and before traffic returns.
+	FailpointVerdict = "after-verdict-before-traffic"
+	// FailpointTraffic is after a Bundle was put in place and before that is written down.
+	FailpointTraffic = "after-traffic"
+)
+
+// Finalizer keeps a Rollout until its objects have been handed back.
+const Finalizer = v1alpha1.Group + "/rollout"
+
+// Reconciler is the loop. New makes one.
+type Reconciler struct {
+	options Options
+	metrics *metrics
+	client  client.Client // reads Rollouts from the manager's cache
+	direct  client.Reader // reads from the API server
+	seen    client.Reader // metadata and reduced Deployments of Applications, from a cache
+}
+
+// New checks options and registers the collectors.
+func New(options Options) (*Reconciler, error) {
+	if options.Events == nil {
+		return nil, errors.New("rollout: Options.Events is required")
+	}
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	if options.Concurrency <= 0 {
+		options.Concurrency = 4
+	}
+	if options.Failpoint == nil {
+		options.Failpoint = func(string) {}
+	}
+	collectors, err := newMetrics(options.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("rollout: metrics: %w", err)
+	}
+	return &Reconciler{options: options, metrics: collectors}, nil
+}
+
+// SetupWithManager adds the loop to mgr, with a cache of its own for what
+// Applications own: reduced to what is looked at here. The scheme of mgr has to
+// know v1alpha1 and the kinds of Kubernetes.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	r.client, r.direct = mgr.GetClient(), mgr.GetAPIReader()
+	own, err := newCache(mgr)
+	if err != nil {
+		return fmt.Errorf("rollout: cache: %w", err)
+	}
+	r.seen = own
+	for field, index := range indexes() {
+		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.Rollout{}, field, index); err != nil {
+			return fmt.Errorf("rollout: index: %w", err)
+		}
+	}
+	builder := ctrl.NewControllerManagedBy(mgr).
+		Named("rollout").
+		For(&v1alpha1.Rollout{}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: r.options.Concurrency})
+	for _, source := range r.sources(own) {
+		builder = builder.WatchesRawSource(source)
+	}
+	if err := builder.Complete(r); err != nil {
+		return fmt.Errorf("rollout: %w", err)
+	}
+	return nil
+}
