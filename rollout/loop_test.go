@@ -197,6 +197,11 @@ func TestHealsDriftAndIsQuietOtherwise(t *testing.T) {
 			b.get(&config)
 			return config.Data["greeting"] == "one"
 		}},
+		"Secret": {&corev1.Secret{}, `{"stringData":{"password":"drift"}}`, func() bool {
+			var secret corev1.Secret
+			b.get(&secret)
+			return string(secret.Data["password"]) == "of-one"
+		}},
 		"Deployment": {&appsv1.Deployment{}, `{"spec":{"replicas":1}}`, func() bool { return *b.deployment().Spec.Replicas == 3 }},
 		"Service": {&corev1.Service{}, `{"spec":{"selector":{"app":"drift"}}}`, func() bool {
 			var service corev1.Service
