@@ -52,19 +52,18 @@ func TestStories(t *testing.T) {
 
 // story is a Rollout with a workload that does what the lines say.
 type story struct {
-	out          strings.Builder
-	state        analysis.State
-	o            analysis.Observation
-	pods         analysis.Pods
-	refusal      *analysis.Refusal
-	recordFails  bool
-	killed       bool // after Record
-	begin, wakes time.Time
+	out         strings.Builder
+	state       analysis.State
+	o           analysis.Observation
+	pods        analysis.Pods
+	refusal     *analysis.Refusal
+	recordFails bool
+	killed      bool // after Record
 }
 
 func newStory() *story {
 	begin := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
-	return &story{begin: begin, o: analysis.Observation{
+	return &story{o: analysis.Observation{
 		Now: begin, Deadline: 5 * time.Minute,
 		Workload: analysis.Workload{Knowledge: analysis.Absent, Current: true, Wanted: 3},
 	}}
