@@ -209,6 +209,10 @@ func goVersion() string {
 	return strings.TrimSpace(string(out))
 }
 
+// goFlags replace the user's, which may ask for -mod=mod or -race. They must not be empty: then the go command would take
+// those of `go env -w`. Stamping fails in a checkout that belongs to another user, and nobody reads the stamp.
+const goFlags = "-buildvcs=false"
+
 // goCommand runs the go command for a static Linux binary, saying every ten seconds what it builds and for how long.
 func (c cache) goCommand(ctx context.Context, what, dir string, env []string, args ...string) error {
 	path, err := exec.LookPath("go")
@@ -217,7 +221,7 @@ func (c cache) goCommand(ctx context.Context, what, dir string, env []string, ar
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = dir
-	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS="), env...)
+	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS="+goFlags), env...)
 	return c.command(ctx, "building "+what, cmd)
 }
 

@@ -46,7 +46,7 @@ func BuildImage(ctx context.Context, r *Registry, spec ImageSpec) (digestRef str
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "app")
 	quiet := cache{log: io.Discard}
-	if err := quiet.goCommand(ctx, spec.Package, spec.Package, []string{"GOOS=linux"}, "build", "-trimpath", "-ldflags=-s -w -buildid=", "-buildvcs=false", "-o", program, "."); err != nil {
+	if err := quiet.goCommand(ctx, spec.Package, spec.Package, []string{"GOOS=linux"}, "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", program, "."); err != nil {
 		return "", fmt.Errorf("image %s: %w", ref, err)
 	}
 	img, err := programImage(program, spec)

@@ -172,7 +172,7 @@ func (c cache) pause(ctx context.Context) (string, error) {
 	dir, err := c.entry(ctx, "pause", "1-"+runtime.GOARCH, func(ctx context.Context, dir string) error {
 		program := filepath.Join(dir, "pause")
 		source := filepath.Join(filepath.Dir(roles), "pause")
-		if err := c.goCommand(ctx, "the pause image", source, nil, "build", "-trimpath", "-ldflags=-s -w", "-buildvcs=false", "-o", program, "."); err != nil {
+		if err := c.goCommand(ctx, "the pause image", source, nil, "build", "-trimpath", "-ldflags=-s -w", "-o", program, "."); err != nil {
 			return err
 		}
 		img, err := programImage(program, ImageSpec{})
