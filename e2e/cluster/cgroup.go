@@ -22,7 +22,7 @@ type cgroups struct {
 }
 
 func newCgroups(name string) (cgroups, error) {
-	g := detectCgroups(fmt.Sprintf("/slipway-%s-%d-%d", name, os.Getpid(), time.Now().UnixNano()%1e6))
+	g := detectCgroups(fmt.Sprintf("%s%s-%d-%d", cgroupPrefix, name, os.Getpid(), time.Now().UnixNano()%1e6))
 	_, err := g.dirs()
 	return g, err
 }
@@ -33,8 +33,15 @@ func detectCgroups(root string) cgroups {
 	return cgroups{root: root, unified: err == nil}
 }
 
-// dirs lists the folder of the cluster in each hierarchy.
+// cgroupPrefix begins the name of every group that the test bed makes, and of every one that it removes.
+const cgroupPrefix = "/slipway-"
+
+// dirs lists the folder of the cluster in each hierarchy. A root that the test bed did not name is refused: an empty one
+// would stand for the groups of the whole machine.
 func (g cgroups) dirs() ([]string, error) {
+	if len(g.root) <= len(cgroupPrefix) || !strings.HasPrefix(g.root, cgroupPrefix) || strings.Contains(g.root[1:], "/") {
+		return nil, fmt.Errorf("cgroups: root %q is not one of the test bed's", g.root)
+	}
 	if g.unified {
 		return []string{filepath.Join(cgroupMount, g.root)}, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -136,7 +137,7 @@ func (c *Cluster) start(ctx context.Context, o Options, store cache) (err error)
 	if err := c.makeDirs(o.Dir); err != nil {
 		return err
 	}
-	if err := c.chooseNode(ctx, store); err != nil {
+	if err := c.chooseNode(ctx, store, o.Registry); err != nil {
 		return err
 	}
 	ca, err := newAuthority(filepath.Join(c.dir, "pki"), time.Now)
@@ -146,7 +147,7 @@ func (c *Cluster) start(ctx context.Context, o Options, store cache) (err error)
 	c.plane.dir, c.plane.ca, c.plane.audit = c.dir, ca, o.AuditLog
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := c.startControlPlane(ctx, o.Registry); err != nil {
+	if err := c.startControlPlane(ctx); err != nil {
 		return err
 	}
 	switch c.node {
@@ -161,29 +162,33 @@ func (c *Cluster) start(ctx context.Context, o Options, store cache) (err error)
 	return c.await(ctx, "service accounts", c.accountsReady)
 }
 
-// chooseNode settles NodeAuto, and prepares what a real node needs.
-func (c *Cluster) chooseNode(ctx context.Context, store cache) error {
+// chooseNode settles NodeAuto, and opens the namespaces of a real node: only trying shows whether they can be had. A
+// container may refuse its groups, its mounts or its bridge although its user is root.
+func (c *Cluster) chooseNode(ctx context.Context, store cache, registry *Registry) error {
 	if c.node != NodeAuto && c.node != NodeReal {
 		c.reason = "asked for"
 		return nil
 	}
-	err := canHaveNode()
-	if err == nil {
-		c.real.cgroups, err = newCgroups(c.name)
-	}
-	if err == nil {
-		c.real.tools, err = store.node(ctx)
-	}
+	err := c.openNode(ctx, store, registry)
 	switch {
 	case err == nil:
 		c.node = NodeReal
 		return nil
 	case c.node == NodeReal || ctx.Err() != nil:
 		return fmt.Errorf("real node: %w", err)
-	default:
-		c.node, c.reason = NodeKwok, err.Error()
-		return nil
 	}
+	if err := c.closeNode(); err != nil {
+		return fmt.Errorf("real node: %w", err)
+	}
+	c.runner, c.node, c.reason = nil, NodeKwok, err.Error()
+	return nil
+}
+
+// leftovers of an earlier cluster in the same folder: a folder may be used again, but its cluster is a new one. Sockets
+// are left by whatever was killed, and would keep the next from listening.
+var leftovers = []string{
+	"etcd", "pki", "audit.log", "kubelet", "containerd", "cni", "cni-data", "pod-logs",
+	"etcd.sock", "init.sock", "api.sock", "registry.sock", "containerd.sock", "containerd.sock.ttrpc",
 }
 
 // makeDirs makes the cluster's folder, and one for sockets: their paths must stay below 108 bytes.
@@ -200,7 +205,7 @@ func (c *Cluster) makeDirs(dir string) error {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return err
 	}
-	for _, old := range []string{"etcd", "pki", "audit.log", "kubelet", "containerd", "cni", "cni-data", "pod-logs"} { // a folder may be used again; its cluster is a new one
+	for _, old := range leftovers {
 		if err := os.RemoveAll(filepath.Join(c.dir, old)); err != nil {
 			return err
 		}
@@ -228,7 +233,7 @@ func (c *Cluster) tempDir(prefix string) (string, error) {
 
 // startControlPlane starts the four roles. The port of the API server is a free one, but another process may take it
 // before it is bound: then starting fails and says so.
-func (c *Cluster) startControlPlane(ctx context.Context, registry *Registry) error {
+func (c *Cluster) startControlPlane(ctx context.Context) error {
 	port, err := freePort(ctx)
 	if err != nil {
 		return err
@@ -236,18 +241,21 @@ func (c *Cluster) startControlPlane(ctx context.Context, registry *Registry) err
 	c.server = "https://127.0.0.1:" + strconv.Itoa(port)
 	server := c.server // as the roles reach it
 	if c.node == NodeReal {
-		if err := c.openNamespaces(ctx, registry); err != nil {
+		if err := c.relay(ctx, "tcp", strings.TrimPrefix(c.server, "https://"), "unix", c.real.api()); err != nil {
 			return err
 		}
+		c.plane.bind, c.plane.advertise, c.plane.port, c.plane.leases = nodeAddress, nodeAddress, nodeAPIPort, true
 		server = fmt.Sprintf("https://%s:%d", nodeAddress, nodeAPIPort)
 		if err := c.prepareNode(server); err != nil {
 			return err
 		}
 	} else {
 		c.plane.bind, c.plane.advertise, c.plane.port = "127.0.0.1", "127.0.0.1", port
-		if c.runner, err = newHostRunner(c.binary, c.logs(), c.dir); err != nil {
-			return err
+		host, err := newHostRunner(c.binary, c.logs(), c.dir)
+		if err != nil {
+			return err // c.runner stays nil: there is nothing to stop
 		}
+		c.runner = host
 	}
 	if err := c.plane.prepare(server); err != nil {
 		return err
@@ -341,8 +349,8 @@ func (c *Cluster) Stop() error {
 		if c.runner != nil {
 			errs = append(errs, c.runner.stop())
 		}
-		if c.node == NodeReal && c.real != nil {
-			errs = append(errs, c.real.cgroups.remove())
+		if c.real != nil {
+			errs = append(errs, c.closeNode())
 		}
 		for _, dir := range c.temporary {
 			errs = append(errs, os.RemoveAll(dir))

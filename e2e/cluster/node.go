@@ -26,8 +26,70 @@ const (
 // realNode is what a real node needs beside the control plane.
 type realNode struct {
 	tools   nodeTools
-	cgroups cgroups
+	cgroups cgroups // no root: none were made
 	sockets string
+}
+
+// api is the socket of the API server, which crosses the border of the namespaces.
+func (n *realNode) api() string { return filepath.Join(n.sockets, "api.sock") }
+
+// openNode makes all of a real node that needs no control plane: groups, tools, namespaces. What it made is for closeNode
+// to take away, also after an error.
+func (c *Cluster) openNode(ctx context.Context, store cache, registry *Registry) error {
+	if err := canHaveNode(); err != nil {
+		return err
+	}
+	if err := c.visibleInside(); err != nil {
+		return err
+	}
+	groups, err := newCgroups(c.name)
+	if err != nil {
+		return err
+	}
+	if err := c.record.add("cgroup", groups.root); err != nil {
+		return err
+	}
+	c.real.cgroups = groups
+	if err := groups.create(); err != nil {
+		return err
+	}
+	if c.real.tools, err = store.node(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return c.openNamespaces(ctx, registry)
+}
+
+// closeNode ends the namespaces and removes the groups, as far as there are any.
+func (c *Cluster) closeNode() error {
+	if c.real.cgroups.root == "" {
+		return nil
+	}
+	var errs []error
+	if c.runner != nil {
+		errs = append(errs, c.runner.stop())
+	}
+	return errors.Join(append(errs, c.real.cgroups.remove())...)
+}
+
+// hiddenInside are the folders that node-init replaces, so that nothing in them crosses the border.
+var hiddenInside = []string{"/run/", "/var/log/", "/var/lib/"}
+
+// visibleInside refuses folders that the node could not share with this process.
+func (c *Cluster) visibleInside() error {
+	for _, dir := range []string{c.dir, c.real.sockets} {
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return err
+		}
+		for _, hidden := range hiddenInside {
+			if strings.HasPrefix(real+"/", hidden) {
+				return fmt.Errorf("%s: a real node has a %s of its own (choose another folder, or set TMPDIR)", dir, hidden)
+			}
+		}
+	}
+	return nil
 }
 
 // openNamespaces makes the node's namespaces and the relays in and out of them, and makes them where roles run.
@@ -54,8 +116,7 @@ func (c *Cluster) openNamespaces(ctx context.Context, registry *Registry) error 
 		return fmt.Errorf("node: %w", err)
 	}
 	cfg := nodeInitConfig{Hostname: nodeName, Address: nodeAddress + "/16", Gateway: nodeGateway, Scratch: scratch, Control: r.control}
-	api := filepath.Join(n.sockets, "api.sock")
-	cfg.Forward = append(cfg.Forward, nodeForward{"unix", api, "tcp", fmt.Sprintf("%s:%d", nodeAddress, nodeAPIPort)})
+	cfg.Forward = append(cfg.Forward, nodeForward{"unix", n.api(), "tcp", fmt.Sprintf("%s:%d", nodeAddress, nodeAPIPort)})
 	if registry != nil {
 		socket := filepath.Join(n.sockets, "registry.sock")
 		if err := c.relay(ctx, "unix", socket, "tcp", registry.Host()); err != nil {
@@ -63,14 +124,7 @@ func (c *Cluster) openNamespaces(ctx context.Context, registry *Registry) error 
 		}
 		cfg.Forward = append(cfg.Forward, nodeForward{"tcp", registry.Host(), "unix", socket})
 	}
-	if err := errors.Join(c.record.add("cgroup", n.cgroups.root), n.cgroups.create()); err != nil {
-		return err
-	}
-	if err := r.open(ctx, c.dir, cfg); err != nil {
-		return err
-	}
-	c.plane.bind, c.plane.advertise, c.plane.port, c.plane.leases = nodeAddress, nodeAddress, nodeAPIPort, true
-	return c.relay(ctx, "tcp", strings.TrimPrefix(c.server, "https://"), "unix", api)
+	return r.open(ctx, c.dir, cfg)
 }
 
 func (c *Cluster) relay(ctx context.Context, listenNetwork, listen, dialNetwork, dial string) error {
