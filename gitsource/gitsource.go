@@ -113,8 +113,8 @@ type Snapshot struct {
 
 // Change sets or removes one file of a tree.
 type Change struct {
-	Path    string // slash-separated, relative to the root
-	Content []byte // ignored when Delete
+	Path    string    // slash-separated, relative to the root
+	Content []byte    // ignored when Delete
 	Mode    EntryKind // File, Executable or Symlink; the zero value keeps what is there, else File
 	Delete  bool
 }
