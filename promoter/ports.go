@@ -1,0 +1,40 @@
+package promoter
+
+import (
+	"context"
+
+	"github.com/slipway-cd/slipway/gitsource"
+)
+
+// Reader sees what the environment repo holds now.
+type Reader interface {
+	// Fetch returns where ref is; gitsource.ErrNotFound if it is not there.
+	Fetch(ctx context.Context, ref string) (gitsource.Revision, error)
+	// SnapshotOf returns the tree of a commit.
+	SnapshotOf(ctx context.Context, commit gitsource.ObjectID) (gitsource.Snapshot, error)
+}
+
+// History sees how it came about.
+type History interface {
+	CommitOf(ctx context.Context, commit gitsource.ObjectID) (gitsource.Commit, error)
+	MergeBase(ctx context.Context, a, b gitsource.ObjectID) (gitsource.ObjectID, error)
+	// Log returns the newest limit commits that from can reach, newest first.
+	Log(ctx context.Context, from gitsource.ObjectID, limit int) ([]gitsource.Commit, error)
+}
+
+// Writer makes objects and moves refs.
+type Writer interface {
+	// WriteTree returns the tree of the commit base with changes made.
+	WriteTree(base gitsource.ObjectID, changes []gitsource.Change) (gitsource.ObjectID, error)
+	Commit(c gitsource.NewCommit) (gitsource.ObjectID, error)
+	// Push moves ref from old to new, or fails with gitsource.ErrMoved. An empty
+	// old means that ref must not exist, an empty new deletes it.
+	Push(ctx context.Context, ref string, old, new gitsource.ObjectID) error
+}
+
+// Repo is the environment repo.
+type Repo interface {
+	Reader
+	History
+	Writer
+}
