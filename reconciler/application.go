@@ -1,0 +1,236 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/fluxcd/pkg/runtime/conditions"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/policy"
+	"github.com/slipway-cd/slipway/reconciler/plan"
+)
+
+// Finalizer keeps an Application until its objects are deleted or orphaned.
+const Finalizer = v1alpha1.Group + "/application"
+
+// Failpoints of the loop, in the order of a failure; the first two are those of an agent that pushes itself.
+const (
+	FailpointCommit  = "after-commit-before-push"
+	FailpointPush    = "after-push-before-status"
+	FailpointTraffic = "after-traffic-before-mark"
+	FailpointMark    = "after-mark-before-request"
+)
+
+// ApplicationOptions for NewApplication.
+type ApplicationOptions struct {
+	Client       client.Client
+	Secrets      client.Reader // uncached, see SourceOptions
+	Repositories Repositories
+	Renderer     Renderer
+	Cluster      Cluster
+	Judge        Judge
+	Reverter     Reverter
+	Images       policy.Chain[policy.ImageUse]
+	Events       record.EventRecorder
+	Now          func() time.Time
+	ClusterName  string
+	// Sign signs revert requests for the server; nil for an agent that pushes itself.
+	Sign func(*v1alpha1.RevertRequest) error
+	// Pushed is called after a revert was pushed, so that it is fetched at once; nil for nobody.
+	Pushed func(ctx context.Context, url string)
+	// Failpoint is called at named points, for tests that kill the process there; nil for none.
+	Failpoint func(name string)
+	// Concurrency is how many Applications are worked on at once; default 8.
+	Concurrency int
+}
+
+// ApplicationReconciler keeps Applications applied.
+type ApplicationReconciler struct {
+	ApplicationOptions
+	changed chan event.GenericEvent
+
+	mu        sync.Mutex
+	inventory map[string]plan.Inventory // what this process wrote last; the cache may lag behind
+	written   map[string]uint64         // resourceVersion of the last status write
+}
+
+// NewApplication returns the loop over Applications.
+func NewApplication(o ApplicationOptions) (*ApplicationReconciler, error) {
+	if o.Client == nil || o.Secrets == nil || o.Repositories == nil || o.Renderer == nil || o.Cluster == nil ||
+		o.Judge == nil || o.Reverter == nil || o.Events == nil || o.Now == nil {
+		return nil, errors.New("application reconciler: client, secrets, repositories, renderer, cluster, judge, reverter, events and clock are required")
+	}
+	if o.ClusterName == "" {
+		return nil, errors.New("application reconciler: the cluster's name is required")
+	}
+	if len(o.Images) == 0 {
+		return nil, errors.New("application reconciler: the image policy has no rule, so nothing could ever be applied")
+	}
+	if o.Concurrency == 0 {
+		o.Concurrency = 8
+	}
+	if o.Failpoint == nil {
+		o.Failpoint = func(string) {}
+	}
+	if o.Pushed == nil {
+		o.Pushed = func(context.Context, string) {}
+	}
+	return &ApplicationReconciler{
+		ApplicationOptions: o,
+		changed:            make(chan event.GenericEvent, 4096),
+		inventory:          map[string]plan.Inventory{},
+		written:            map[string]uint64{},
+	}, nil
+}
+
+// SetupWithManager registers the loop.
+func (r *ApplicationReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.Application{}, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		Watches(&v1alpha1.GitSource{}, handler.EnqueueRequestsFromMapFunc(r.ofSource), builder.WithPredicates(revisionChanged())).
+		WatchesRawSource(source.Channel(r.changed, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: r.Concurrency}).
+		Complete(r)
+}
+
+// Changed asks for a reconciliation of an Application because a live object of it changed.
+func (r *ApplicationReconciler) Changed(name types.NamespacedName) {
+	app := &v1alpha1.Application{}
+	app.Namespace, app.Name = name.Namespace, name.Name
+	r.changed <- event.GenericEvent{Object: app}
+}
+
+func (r *ApplicationReconciler) ofSource(ctx context.Context, src client.Object) []reconcile.Request {
+	var apps v1alpha1.ApplicationList
+	if err := r.Client.List(ctx, &apps, client.InNamespace(src.GetNamespace())); err != nil {
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range apps.Items {
+		if apps.Items[i].Spec.SourceRef.Name == src.GetName() {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&apps.Items[i])})
+		}
+	}
+	return requests
+}
+
+// revisionChanged lets pass what makes a difference to Applications: a new revision, or the first one.
+func revisionChanged() predicate.Predicate {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, ok1 := e.ObjectOld.(*v1alpha1.GitSource)
+			after, ok2 := e.ObjectNew.(*v1alpha1.GitSource)
+			return ok1 && ok2 && (before.Status.Revision != after.Status.Revision || before.Spec != after.Spec)
+		},
+	}
+}
+
+// Reconcile brings one Application one step further and writes its status once, if it changed.
+func (r *ApplicationReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var app v1alpha1.Application
+	if err := r.Client.Get(ctx, req.NamespacedName, &app); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.Name)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if r.behind(&app) {
+		return ctrl.Result{RequeueAfter: 20 * time.Millisecond}, nil
+	}
+	if !app.DeletionTimestamp.IsZero() {
+		return r.finalize(ctx, &app)
+	}
+	if controllerutil.AddFinalizer(&app, Finalizer) {
+		patch := fmt.Appendf(nil, `{"metadata":{"finalizers":["%s"],"resourceVersion":%q}}`, Finalizer, app.ResourceVersion)
+		if err := r.Client.Patch(ctx, &app, client.RawPatch(types.MergePatchType, patch)); err != nil {
+			return ctrl.Result{}, fmt.Errorf("application %s: finalizer cannot be set: %w", app.Name, err)
+		}
+	}
+	p := &pass{r: r, app: &app, before: app.DeepCopy()}
+	result, err := p.run(ctx)
+	if writeErr := p.writeStatus(ctx); writeErr != nil {
+		return ctrl.Result{}, errors.Join(err, writeErr)
+	}
+	return result, err
+}
+
+// behind reports whether the cache has not yet caught up with our own last status write.
+func (r *ApplicationReconciler) behind(app *v1alpha1.Application) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen, err := strconv.ParseUint(app.ResourceVersion, 10, 64)
+	return err == nil && seen < r.written[app.Name]
+}
+
+func (r *ApplicationReconciler) forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.inventory, name)
+	delete(r.written, name)
+	r.Cluster.Track(name, nil)
+}
+
+// writeStatus sends one PATCH if the status differs from what was read.
+func (p *pass) writeStatus(ctx context.Context) error {
+	p.app.Status.ObservedGeneration = p.app.Generation
+	p.app.Status.LastHandledReconcileAt = p.app.Annotations[annotationReconcile]
+	if equality.Semantic.DeepEqual(p.before.Status, p.app.Status) {
+		return nil
+	}
+	p.before.ResourceVersion = p.app.ResourceVersion
+	if err := p.r.Client.Status().Patch(ctx, p.app, client.MergeFrom(p.before)); err != nil {
+		return fmt.Errorf("application %s: status cannot be written: %w", p.app.Name, err)
+	}
+	p.before = p.app.DeepCopy()
+	if version, err := strconv.ParseUint(p.app.ResourceVersion, 10, 64); err == nil {
+		p.r.mu.Lock()
+		p.r.written[p.app.Name] = version
+		p.r.mu.Unlock()
+	}
+	return nil
+}
+
+// ready, notReady and stalled set the summary conditions together.
+func (p *pass) ready(reason, format string, args ...any) {
+	conditions.Delete(p.app, v1alpha1.ConditionReconciling)
+	conditions.Delete(p.app, v1alpha1.ConditionStalled)
+	conditions.MarkTrue(p.app, v1alpha1.ConditionReady, reason, format, args...)
+}
+
+func (p *pass) progressing(reason, format string, args ...any) {
+	conditions.Delete(p.app, v1alpha1.ConditionStalled)
+	conditions.MarkReconciling(p.app, reason, format, args...)
+	conditions.MarkUnknown(p.app, v1alpha1.ConditionReady, reason, format, args...)
+}
+
+func (p *pass) notReady(reason, format string, args ...any) {
+	conditions.Delete(p.app, v1alpha1.ConditionReconciling)
+	conditions.Delete(p.app, v1alpha1.ConditionStalled)
+	conditions.MarkFalse(p.app, v1alpha1.ConditionReady, reason, format, args...)
+}
+
+func (p *pass) stalled(reason, format string, args ...any) {
+	conditions.Delete(p.app, v1alpha1.ConditionReconciling)
+	conditions.MarkStalled(p.app, reason, format, args...)
+	conditions.MarkFalse(p.app, v1alpha1.ConditionReady, reason, format, args...)
+}

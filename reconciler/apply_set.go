@@ -1,0 +1,240 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/fluxcd/pkg/runtime/conditions"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/reconciler/plan"
+)
+
+// apply brings the cluster to set. It reports false when that is not done yet;
+// the conditions then say why.
+func (p *pass) apply(ctx context.Context, set manifests.Set, revision gitsource.Revision) (bool, ctrl.Result, error) {
+	want, err := p.want(ctx, set, revision)
+	if err != nil {
+		p.stalled(v1alpha1.ReasonRenderFailed, "%s", err)
+		return false, ctrl.Result{}, nil
+	}
+	owned, err := p.loadInventory(ctx)
+	if err != nil {
+		return false, ctrl.Result{}, err
+	}
+	todo, err := p.plan(ctx, want, owned)
+	if err != nil {
+		return p.planFailed(err)
+	}
+	if todo.Held != "" {
+		p.notReady(v1alpha1.ReasonPruneHeld, "%s", todo.Held)
+		return false, ctrl.Result{}, nil
+	}
+	p.reportDrift(ctx, todo)
+	if !todo.Empty() {
+		if err := p.saveInventory(ctx, todo.Intended()); err != nil {
+			return false, ctrl.Result{}, err
+		}
+	}
+	return p.carryOut(ctx, todo)
+}
+
+func (p *pass) carryOut(ctx context.Context, todo plan.Plan) (bool, ctrl.Result, error) {
+	result := Applied{}
+	var applyErr error
+	if !todo.Empty() {
+		result, applyErr = p.r.Cluster.Apply(ctx, todo)
+	}
+	inventory := todo.Inventory.Merge(result.Entries, result.Gone)
+	if err := p.saveInventory(ctx, inventory); err != nil {
+		return false, ctrl.Result{}, errors.Join(applyErr, err)
+	}
+	p.r.Cluster.Track(p.app.Name, inventory)
+	p.app.Status.Objects = len(inventory)
+	if applyErr != nil {
+		if ctx.Err() != nil {
+			return false, ctrl.Result{}, ctx.Err()
+		}
+		p.event(corev1.EventTypeWarning, v1alpha1.ReasonApplyFailed, "%s", applyErr)
+		p.notReady(v1alpha1.ReasonApplyFailed, "%s", applyErr)
+		return false, ctrl.Result{}, applyErr
+	}
+	if len(todo.Waiting) > 0 {
+		p.progressing(v1alpha1.ReasonProgressing, "%s is being deleted; it is created again when it is gone", todo.Waiting[0])
+		return false, ctrl.Result{RequeueAfter: retry}, nil
+	}
+	return true, ctrl.Result{}, nil
+}
+
+// want is set without what Rollouts move, with a stored Bundle for each Rollout and the Rollouts pointing at them.
+func (p *pass) want(ctx context.Context, set manifests.Set, revision gitsource.Revision) (desired, error) {
+	bundles, bundled, err := plan.Cut(set)
+	if err != nil {
+		return desired{}, err
+	}
+	want := desired{bundled: bundled, inUse: map[manifests.Ref]string{}}
+	objects := set.Objects
+	for _, bundle := range bundles {
+		objects, err = p.pointAt(ctx, objects, bundle, set.Digest, revision, want.inUse)
+		if err != nil {
+			return desired{}, err
+		}
+	}
+	want.set, err = manifests.NewSet(objects)
+	if err != nil {
+		return desired{}, err
+	}
+	want.set.Digest = set.Digest // approvals of a prune name the Set that people see
+	return want, nil
+}
+
+// desired is what an apply works towards.
+type desired struct {
+	set     manifests.Set
+	bundled map[manifests.Ref]bool
+	inUse   map[manifests.Ref]string
+}
+
+// plan observes and computes. Objects that only a Rollout's stable version still uses are kept.
+func (p *pass) plan(ctx context.Context, want desired, owned plan.Inventory) (plan.Plan, error) {
+	refs := map[manifests.Ref]bool{}
+	tracked := owned.Merge(nil, nil)
+	if tracked == nil {
+		tracked = plan.Inventory{}
+	}
+	for _, ref := range owned.Refs() {
+		refs[ref] = true
+		if owned[ref].Bundled && !want.bundled[ref] && want.unsettled() {
+			want.inUse[ref] = "the stable version may still use it"
+		}
+	}
+	for _, object := range want.set.Objects {
+		ref := manifests.RefOf(object)
+		refs[ref] = true
+		if _, found := tracked[ref]; !found {
+			tracked[ref] = plan.Entry{Version: object.GroupVersionKind().Version, Bundled: want.bundled[ref]}
+		}
+	}
+	p.r.Cluster.Track(p.app.Name, tracked)
+	list := make([]manifests.Ref, 0, len(refs))
+	for ref := range refs {
+		list = append(list, ref)
+	}
+	return plan.Compute(plan.In{
+		Application: p.app.Name,
+		Want:        want.set,
+		Bundled:     want.bundled,
+		Seen:        p.r.Cluster.Observe(ctx, list),
+		Owned:       owned,
+		InUse:       want.inUse,
+		Weight:      p.weights(ctx, owned),
+		Options: plan.Options{
+			Prune:    p.app.Spec.Prune == nil || *p.app.Spec.Prune,
+			Report:   p.app.Spec.Drift == v1alpha1.DriftReport,
+			Approved: p.app.Annotations[manifests.AnnotationApprovePrune] == string(want.set.Digest),
+		},
+	})
+}
+
+func (d desired) unsettled() bool { return len(d.inUse) > 0 }
+
+// weights counts a pruned Application with all that it owns.
+func (p *pass) weights(ctx context.Context, owned plan.Inventory) map[manifests.Ref]int {
+	weights := map[manifests.Ref]int{}
+	for ref := range owned {
+		if ref.Group != v1alpha1.Group || ref.Kind != "Application" {
+			continue
+		}
+		var app v1alpha1.Application
+		if p.r.Client.Get(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, &app) == nil {
+			weights[ref] = max(1, app.Status.Objects)
+		}
+	}
+	return weights
+}
+
+func (p *pass) planFailed(err error) (bool, ctrl.Result, error) {
+	var conflict *plan.ConflictError
+	switch {
+	case errors.Is(err, plan.ErrEmpty):
+		p.stalled(v1alpha1.ReasonEmptyRender, "path %s: %s", p.app.Spec.Path, err)
+		return false, ctrl.Result{}, nil
+	case errors.Is(err, plan.ErrUnknown):
+		p.notReady(v1alpha1.ReasonStateUnknown, "%s; nothing is changed until it is known", err)
+		return false, ctrl.Result{RequeueAfter: retry}, nil
+	case errors.As(err, &conflict):
+		p.stalled(v1alpha1.ReasonApplyFailed, "%s", err)
+		return false, ctrl.Result{RequeueAfter: 10 * retry}, nil
+	}
+	p.stalled(v1alpha1.ReasonRenderFailed, "%s", err)
+	return false, ctrl.Result{}, nil
+}
+
+// reportDrift tells, before it is put right, who changed what.
+func (p *pass) reportDrift(ctx context.Context, todo plan.Plan) {
+	p.app.Status.Drift = nil
+	for _, action := range todo.Drifted {
+		what := action.Ref.String() + ": " + action.Reason
+		if action.Object != nil {
+			what = action.Ref.String() + ": " + p.r.Judge.Explain(ctx, action.Object)
+		}
+		p.app.Status.Drift = append(p.app.Status.Drift, what)
+	}
+	if len(p.app.Status.Drift) > 0 {
+		conditions.MarkTrue(p.app, v1alpha1.ConditionDrifted, v1alpha1.ReasonDrift, "%s", strings.Join(p.app.Status.Drift, "; "))
+	} else {
+		conditions.Delete(p.app, v1alpha1.ConditionDrifted)
+	}
+	for _, action := range todo.Actions() {
+		if !action.Drift || action.Object == nil {
+			continue
+		}
+		p.event(corev1.EventTypeWarning, v1alpha1.ReasonDrift, "%s: %s; healing (%s)", action.Ref, p.r.Judge.Explain(ctx, action.Object), action.Reason)
+	}
+}
+
+// loadInventory returns what this Application owns: as this process last wrote it, else as it is stored.
+func (p *pass) loadInventory(ctx context.Context) (plan.Inventory, error) {
+	p.r.mu.Lock()
+	known, found := p.r.inventory[p.app.Name]
+	p.r.mu.Unlock()
+	if found {
+		return known, nil
+	}
+	var entries []v1alpha1.InventoryEntry
+	for shard := 0; ; shard++ {
+		var stored v1alpha1.Inventory
+		err := p.r.Secrets.Get(ctx, p.shardKey(shard), &stored)
+		if apierrors.IsNotFound(err) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("application %s: inventory cannot be read: %w", p.app.Name, err)
+		}
+		entries = append(entries, stored.Spec.Entries...)
+	}
+	inventory, err := plan.FromEntries(entries)
+	if err != nil {
+		return nil, fmt.Errorf("application %s: inventory: %w", p.app.Name, err)
+	}
+	p.remember(inventory)
+	return inventory, nil
+}
+
+func (p *pass) remember(inventory plan.Inventory) {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	p.r.inventory[p.app.Name] = inventory
+}
+
+func (p *pass) shardKey(shard int) types.NamespacedName {
+	return types.NamespacedName{Namespace: p.app.Namespace, Name: fmt.Sprintf("%s-%d", p.app.Name, shard)}
+}

@@ -1,0 +1,279 @@
+package reconciler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/policy"
+	"github.com/slipway-cd/slipway/reconciler/plan"
+)
+
+const annotationReconcile = manifests.AnnotationReconcile
+
+// retry is how soon a passing trouble is looked at again.
+const retry = 5 * time.Second
+
+// pass is one reconciliation of one Application.
+type pass struct {
+	r      *ApplicationReconciler
+	app    *v1alpha1.Application
+	before *v1alpha1.Application
+
+	source     v1alpha1.GitSource
+	repository Repository
+	tip        gitsource.Revision
+	tipTree    gitsource.Snapshot
+	tipSet     manifests.Set
+}
+
+// Pause is the break-glass pause of AnnotationPause.
+type Pause struct {
+	Until  time.Time `json:"until"`
+	Reason string    `json:"reason"`
+	By     string    `json:"by,omitempty"`
+}
+
+// run goes the way of one commit: fetch, render, admit, apply, judge, revert.
+func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
+	if p.app.Spec.Suspend {
+		p.notReady(v1alpha1.ReasonSuspended, "spec.suspend is true: nothing is applied or healed")
+		return ctrl.Result{}, nil
+	}
+	if pause, active := p.paused(); active {
+		p.notReady(v1alpha1.ReasonPaused, "paused by %s until %s: %s", pause.By, pause.Until.UTC().Format(time.RFC3339), pause.Reason)
+		return ctrl.Result{RequeueAfter: pause.Until.Sub(p.r.Now())}, nil
+	}
+	if ok, result, err := p.fetch(ctx); !ok {
+		return result, err
+	}
+	set, err := p.r.Renderer.Render(ctx, p.tipTree, p.app)
+	if err != nil {
+		return p.renderFailed(ctx, err)
+	}
+	p.tipSet = set
+	p.attempted()
+	if p.isMarked(set.Digest) {
+		return p.runMarked(ctx)
+	}
+	p.unmark(ctx)
+	if denied, refused := p.refused(set); refused {
+		p.stalled(v1alpha1.ReasonRefused, "%s", denied)
+		return ctrl.Result{}, nil
+	}
+	return p.runTip(ctx)
+}
+
+// fetch finds the tip and its tree.
+func (p *pass) fetch(ctx context.Context) (bool, ctrl.Result, error) {
+	key := types.NamespacedName{Namespace: p.app.Namespace, Name: p.app.Spec.SourceRef.Name}
+	if err := p.r.Client.Get(ctx, key, &p.source); err != nil {
+		if !apierrors.IsNotFound(err) {
+			return false, ctrl.Result{}, err
+		}
+		p.stalled(v1alpha1.ReasonSourceNotReady, "gitsource %s does not exist; create it or correct spec.sourceRef.name", key.Name)
+		return false, ctrl.Result{RequeueAfter: retry}, nil
+	}
+	if p.source.Status.Revision == "" {
+		p.progressing(v1alpha1.ReasonSourceNotReady, "gitsource %s has no revision yet", key.Name)
+		return false, ctrl.Result{}, nil
+	}
+	repository, err := openSource(ctx, p.r.Secrets, p.r.Repositories, &p.source)
+	if err != nil {
+		return false, ctrl.Result{}, err
+	}
+	p.repository = repository
+	p.tip, err = gitsource.ParseRevision(p.source.Status.Revision)
+	if err != nil {
+		return false, ctrl.Result{}, err
+	}
+	p.tipTree, err = repository.SnapshotOf(ctx, p.tip.ID)
+	if err != nil {
+		p.notReady(v1alpha1.ReasonSourceUnreachable, "revision %s cannot be read: %s", p.tip, err)
+		return false, ctrl.Result{RequeueAfter: retry}, nil
+	}
+	return true, ctrl.Result{}, nil
+}
+
+// renderFailed keeps what is applied. What a commit broke waits for a commit; all else is tried again.
+func (p *pass) renderFailed(ctx context.Context, err error) (ctrl.Result, error) {
+	if ctx.Err() != nil {
+		return ctrl.Result{}, ctx.Err()
+	}
+	var mistake interface{ UserMistake() bool }
+	if errors.As(err, &mistake) && mistake.UserMistake() {
+		p.stalled(v1alpha1.ReasonRenderFailed, "%s", err)
+		return ctrl.Result{}, nil
+	}
+	p.notReady(v1alpha1.ReasonRenderFailed, "%s", err)
+	return ctrl.Result{RequeueAfter: retry}, nil
+}
+
+// attempted notes a Set the first time that the tip renders to it.
+func (p *pass) attempted() {
+	if p.app.Status.Attempted != nil && p.app.Status.Attempted.SetDigest == string(p.tipSet.Digest) {
+		return
+	}
+	p.app.Status.Attempted = &v1alpha1.SetRef{
+		Revision: p.tip.String(), SetDigest: string(p.tipSet.Digest), At: &metav1.Time{Time: p.r.Now()},
+	}
+}
+
+func (p *pass) paused() (Pause, bool) {
+	value, found := p.app.Annotations[manifests.AnnotationPause]
+	if !found {
+		return Pause{}, false
+	}
+	var pause Pause
+	if err := json.Unmarshal([]byte(value), &pause); err != nil || pause.Reason == "" {
+		return Pause{}, false // a pause without expiry and reason is none
+	}
+	return pause, pause.Until.After(p.r.Now())
+}
+
+// refused asks the policy chain about every image of set.
+func (p *pass) refused(set manifests.Set) (policy.Decision, bool) {
+	for _, use := range set.Images() {
+		decision := p.r.Images.Evaluate(policy.ImageUse{
+			Image: use.Image, Object: use.Object.String(), RequireDigest: p.app.Spec.Images.RequireDigest,
+		})
+		if !decision.Allowed() {
+			return decision, true
+		}
+	}
+	return policy.Decision{}, false
+}
+
+// runTip applies the tip's Set and judges it.
+func (p *pass) runTip(ctx context.Context) (ctrl.Result, error) {
+	done, result, err := p.apply(ctx, p.tipSet, p.tip)
+	if !done {
+		return result, err
+	}
+	p.applied(ctx)
+	health := p.health()
+	switch health.state {
+	case HealthFailed:
+		return p.fail(ctx, health)
+	case HealthHealthy:
+		return ctrl.Result{}, p.healthy(ctx)
+	default:
+		return p.wait(health), nil
+	}
+}
+
+// applied notes a Set that was applied in full, once.
+func (p *pass) applied(ctx context.Context) {
+	if p.app.Status.Applied != nil && p.app.Status.Applied.SetDigest == string(p.tipSet.Digest) {
+		return
+	}
+	now := metav1.Time{Time: p.r.Now()}
+	p.app.Status.Applied = &v1alpha1.SetRef{Revision: p.tip.String(), SetDigest: string(p.tipSet.Digest), At: &now}
+	var images []string
+	for _, use := range p.tipSet.Images() {
+		images = append(images, use.Image)
+	}
+	entry := v1alpha1.HistoryEntry{
+		Revision: p.tip.String(), SetDigest: string(p.tipSet.Digest), Images: images, AppliedAt: now, TraceID: p.traceID(ctx, p.tip.ID),
+	}
+	p.app.Status.History = append([]v1alpha1.HistoryEntry{entry}, p.app.Status.History...)
+	if len(p.app.Status.History) > historyLength {
+		p.app.Status.History = p.app.Status.History[:historyLength]
+	}
+	p.event(corev1.EventTypeNormal, "Applied", "applied %s (set %s)", p.tip, p.tipSet.Digest.Short())
+}
+
+const historyLength = 10
+
+// healthy notes the Set as the one to go back to and keeps its commit readable.
+func (p *pass) healthy(ctx context.Context) error {
+	applied := p.app.Status.Applied
+	if p.app.Status.Healthy == nil || p.app.Status.Healthy.SetDigest != applied.SetDigest {
+		revision, err := gitsource.ParseRevision(applied.Revision)
+		if err != nil {
+			return err
+		}
+		if err := p.repository.Pin(p.app.Name, revision.ID); err != nil {
+			return fmt.Errorf("application %s: %s cannot be pinned: %w", p.app.Name, revision, err)
+		}
+		now := metav1.Time{Time: p.r.Now()}
+		p.app.Status.Healthy = &v1alpha1.SetRef{Revision: applied.Revision, SetDigest: applied.SetDigest, At: &now}
+		p.verdict(applied.SetDigest, v1alpha1.Verdict{Outcome: v1alpha1.VerdictPass, Reason: "Healthy", Message: "all objects are healthy", At: now, SetDigest: applied.SetDigest})
+		p.event(corev1.EventTypeNormal, "Healthy", "%s is healthy", applied.Revision)
+	}
+	if last := p.app.Status.LastRevert; last != nil && last.HealthySet == applied.SetDigest {
+		last.Settled = true
+	}
+	p.ready(v1alpha1.ReasonSucceeded, "%s is applied and healthy", applied.Revision)
+	return nil
+}
+
+// verdict writes v into the newest history entry of a Set.
+func (p *pass) verdict(setDigest string, v v1alpha1.Verdict) {
+	for i := range p.app.Status.History {
+		if p.app.Status.History[i].SetDigest == setDigest {
+			p.app.Status.History[i].Verdict = &v
+			return
+		}
+	}
+}
+
+// wait says what is not healthy yet. When the timeout ends that is Inconclusive, not a failure.
+func (p *pass) wait(health overall) ctrl.Result {
+	left := p.app.Status.Applied.At.Add(p.app.Spec.Timeout.Duration).Sub(p.r.Now())
+	if left <= 0 {
+		p.notReady(v1alpha1.ReasonHealthTimeout, "not healthy within %s, and not definitely failed: %s", p.app.Spec.Timeout.Duration, health.message)
+		return ctrl.Result{}
+	}
+	p.progressing(v1alpha1.ReasonProgressing, "waiting: %s", health.message)
+	return ctrl.Result{RequeueAfter: left}
+}
+
+func (p *pass) event(kind, reason, format string, args ...any) {
+	p.r.Events.Eventf(p.app, kind, reason, format, args...)
+}
+
+// overall is the health of an Application.
+type overall struct {
+	state   HealthState
+	message string
+	failed  manifests.Ref
+}
+
+// health is the worst of the owned objects: a definite failure, else what is still on its way.
+func (p *pass) health() overall {
+	result := overall{state: HealthHealthy}
+	for _, ref := range p.owned().Refs() {
+		if p.owned()[ref].Bundled || !judged(ref) {
+			continue
+		}
+		health := p.r.Judge.Health(ref)
+		if health.State == HealthFailed {
+			return overall{state: HealthFailed, message: ref.String() + ": " + health.Message, failed: ref}
+		}
+		if health.State != HealthHealthy && result.state == HealthHealthy {
+			result = overall{state: health.State, message: ref.String() + ": " + health.Message}
+		}
+	}
+	return result
+}
+
+// judged leaves out what cannot be unhealthy by itself: stored Bundles are data.
+func judged(ref manifests.Ref) bool { return ref.Kind != "ControllerRevision" }
+
+func (p *pass) owned() plan.Inventory {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	return p.r.inventory[p.app.Name]
+}

@@ -1,0 +1,118 @@
+package reconciler
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/policy"
+	"github.com/slipway-cd/slipway/reconciler/plan"
+)
+
+// Reader reads one repository. Its errors wrap gitsource.ErrUnreachable when
+// nothing is known and gitsource.ErrNotFound when something is not there.
+type Reader interface {
+	Fetch(ctx context.Context, ref string) (gitsource.Revision, error)
+	SnapshotOf(ctx context.Context, commit gitsource.ObjectID) (gitsource.Snapshot, error)
+	CommitOf(ctx context.Context, commit gitsource.ObjectID) (gitsource.Commit, error)
+}
+
+// Pinner keeps a commit readable that the followed branch may leave behind.
+type Pinner interface {
+	Pin(name string, commit gitsource.ObjectID) error
+	Unpin(name string) error
+}
+
+// Writer makes commits and pushes them by compare-and-swap.
+type Writer interface {
+	WriteTree(base gitsource.ObjectID, changes []gitsource.Change) (gitsource.ObjectID, error)
+	Commit(commit gitsource.NewCommit) (gitsource.ObjectID, error)
+	Push(ctx context.Context, ref string, from, to gitsource.ObjectID) error
+}
+
+// Repository is one repository, shared by all Applications of its URL.
+type Repository interface {
+	Reader
+	Pinner
+	Writer
+}
+
+// Credentials for a repository; the zero value is anonymous.
+type Credentials struct {
+	Username string
+	Password policy.Secret
+}
+
+// Repositories opens the store of a repository. Opening does not use the network.
+type Repositories interface {
+	Open(ctx context.Context, url string, credentials Credentials) (Repository, error)
+}
+
+// Renderer turns the path of an Application into a Set.
+type Renderer interface {
+	Render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application) (manifests.Set, error)
+}
+
+// Cluster observes and changes live state.
+type Cluster interface {
+	// Track says what app owns or wants, so that it is watched.
+	Track(app string, owned plan.Inventory)
+	// Observe answers from watches where it can. What cannot be read is Unknown, never Absent.
+	Observe(ctx context.Context, refs []manifests.Ref) plan.Observed
+	// Apply carries out a plan; what was done is returned also beside an error.
+	Apply(ctx context.Context, todo plan.Plan) (Applied, error)
+}
+
+// Judge tells of the health of live objects and of what changed in them.
+type Judge interface {
+	// Health is answered without a request.
+	Health(ref manifests.Ref) Health
+	// Explain says what differs from object in the cluster and who changed it.
+	Explain(ctx context.Context, object *unstructured.Unstructured) string
+}
+
+// Applied is what an apply did.
+type Applied struct {
+	Changes []Change
+	Entries map[manifests.Ref]plan.Entry
+	Gone    []manifests.Ref
+}
+
+// Change is one thing that an apply did, in the past tense.
+type Change struct {
+	Ref   manifests.Ref
+	Verb  string
+	Drift bool
+}
+
+// HealthState of an object.
+type HealthState uint8
+
+// The states. Only HealthFailed is definite; HealthProgressing may last.
+const (
+	HealthUnknown HealthState = iota
+	HealthProgressing
+	HealthHealthy
+	HealthFailed
+)
+
+// Health of an object, with a message for people.
+type Health struct {
+	State   HealthState
+	Message string
+}
+
+// Reverter has a revert pushed. It is asked again until Git shows the revert.
+type Reverter interface {
+	Revert(ctx context.Context, repository Repository, request v1alpha1.RevertRequest) (RevertAnswer, error)
+}
+
+// RevertAnswer says what became of a request.
+type RevertAnswer struct {
+	Commit     string // on the followed branch
+	Branch     string // or where it waits for a person
+	Superseded bool   // the tip has moved: compute again
+}

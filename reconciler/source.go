@@ -1,0 +1,151 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/policy"
+)
+
+// retrySource is how soon a source is looked at again after an error.
+const retrySource = 3 * time.Second
+
+// SourceReconciler follows the branches of GitSources.
+type SourceReconciler struct {
+	client       client.Client
+	secrets      client.Reader
+	repositories Repositories
+	now          func() time.Time
+	nudges       chan event.GenericEvent
+}
+
+// SourceOptions for NewSource. All fields are required.
+type SourceOptions struct {
+	Client       client.Client
+	Secrets      client.Reader // uncached: a Secret is read when it is needed, not watched
+	Repositories Repositories
+	Now          func() time.Time
+}
+
+// NewSource returns the loop over GitSources.
+func NewSource(o SourceOptions) (*SourceReconciler, error) {
+	if o.Client == nil || o.Secrets == nil || o.Repositories == nil || o.Now == nil {
+		return nil, errors.New("source reconciler: client, secrets, repositories and clock are required")
+	}
+	return &SourceReconciler{
+		client: o.Client, secrets: o.Secrets, repositories: o.Repositories, now: o.Now,
+		nudges: make(chan event.GenericEvent, 64),
+	}, nil
+}
+
+// SetupWithManager registers the loop.
+func (r *SourceReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.GitSource{}, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		WatchesRawSource(source.Channel(r.nudges, &handler.EnqueueRequestForObject{})).
+		Complete(r)
+}
+
+// Nudge looks at all sources of a URL now; an empty URL means all sources.
+// It never blocks: a nudge that finds no room is lost, and polling makes up for it.
+func (r *SourceReconciler) Nudge(ctx context.Context, url string) {
+	var sources v1alpha1.GitSourceList
+	if err := r.client.List(ctx, &sources); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "nudge: list of sources cannot be read")
+		return
+	}
+	for i := range sources.Items {
+		if url != "" && sources.Items[i].Spec.URL != url {
+			continue
+		}
+		select {
+		case r.nudges <- event.GenericEvent{Object: &sources.Items[i]}:
+		default:
+		}
+	}
+}
+
+// Reconcile looks at the remote ref once. It writes status only when something changed.
+func (r *SourceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var src v1alpha1.GitSource
+	if err := r.client.Get(ctx, req.NamespacedName, &src); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !src.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	before := src.DeepCopy()
+	revision, err := r.fetch(ctx, &src)
+	next := jitter(src.Spec.Interval.Duration)
+	if err != nil {
+		reason := v1alpha1.ReasonSourceNotReady
+		if errors.Is(err, gitsource.ErrUnreachable) {
+			reason = v1alpha1.ReasonSourceUnreachable
+		}
+		conditions.MarkFalse(&src, meta.ReadyCondition, reason, "%s", err)
+		next = jitter(retrySource)
+	} else {
+		if src.Status.Revision != revision.String() {
+			src.Status.Revision = revision.String()
+			src.Status.FetchedAt = &metav1.Time{Time: r.now()}
+		}
+		conditions.MarkTrue(&src, meta.ReadyCondition, v1alpha1.ReasonSucceeded, "following %s", branchRef(&src))
+	}
+	src.Status.ObservedGeneration = src.Generation
+	if !equality.Semantic.DeepEqual(before.Status, src.Status) {
+		if err := r.client.Status().Patch(ctx, &src, client.MergeFrom(before)); err != nil {
+			return ctrl.Result{}, fmt.Errorf("gitsource %s: status cannot be written: %w", src.Name, err)
+		}
+	}
+	return ctrl.Result{RequeueAfter: next}, nil
+}
+
+func (r *SourceReconciler) fetch(ctx context.Context, src *v1alpha1.GitSource) (gitsource.Revision, error) {
+	repository, err := openSource(ctx, r.secrets, r.repositories, src)
+	if err != nil {
+		return gitsource.Revision{}, err
+	}
+	return repository.Fetch(ctx, branchRef(src))
+}
+
+// openSource opens the repository of src with its credentials.
+func openSource(ctx context.Context, secrets client.Reader, repositories Repositories, src *v1alpha1.GitSource) (Repository, error) {
+	var credentials Credentials
+	if src.Spec.SecretRef != nil {
+		var secret corev1.Secret
+		key := types.NamespacedName{Namespace: src.Namespace, Name: src.Spec.SecretRef.Name}
+		if err := secrets.Get(ctx, key, &secret); err != nil {
+			return nil, fmt.Errorf("gitsource %s: secret %s: %w", src.Name, key.Name, err)
+		}
+		credentials.Username = string(secret.Data["username"])
+		credentials.Password = policy.NewSecret(string(secret.Data["password"]))
+	}
+	return repositories.Open(ctx, src.Spec.URL, credentials)
+}
+
+func branchRef(src *v1alpha1.GitSource) string { return "refs/heads/" + src.Spec.Branch }
+
+// jitter spreads an interval over plus or minus a tenth, so that agents do not poll in step.
+func jitter(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d)) //nolint:gosec // not a secret
+}
