@@ -1,0 +1,255 @@
+package gogit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/slipway-cd/slipway/gitsource"
+)
+
+// CommitOf returns a commit, which is fetched if it is not here.
+func (s *Store) CommitOf(ctx context.Context, id gitsource.ObjectID) (gitsource.Commit, error) {
+	hash, err := s.bring(ctx, id)
+	if err != nil {
+		return gitsource.Commit{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	commit, err := object.GetCommit(s.disk, hash)
+	if err != nil {
+		return gitsource.Commit{}, fmt.Errorf("commit %s: %w", id, notFound(err))
+	}
+	return commitOf(commit), nil
+}
+
+func commitOf(c *object.Commit) gitsource.Commit {
+	out := gitsource.Commit{
+		ID: idOf(c.Hash), Tree: idOf(c.TreeHash), Message: c.Message,
+		Author:    gitsource.Person{Name: c.Author.Name, Email: c.Author.Email, When: c.Author.When},
+		Committer: gitsource.Person{Name: c.Committer.Name, Email: c.Committer.Email, When: c.Committer.When},
+	}
+	for _, parent := range c.ParentHashes {
+		out.Parents = append(out.Parents, idOf(parent))
+	}
+	return out
+}
+
+// Log returns the newest limit commits that from can reach over all parents, newest first by
+// the committer's time. History that is not here is fetched as far as it is needed.
+func (s *Store) Log(ctx context.Context, from gitsource.ObjectID, limit int) ([]gitsource.Commit, error) {
+	hash, err := s.bring(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	var commits []gitsource.Commit
+	err = s.withHistory(ctx, []plumbing.Hash{hash}, limit, func() error {
+		commits = nil
+		walk := newWalk(s, hash)
+		for len(commits) < limit {
+			commit, err := walk.next()
+			if err != nil {
+				return err
+			}
+			if commit == nil {
+				return nil
+			}
+			commits = append(commits, commitOf(commit))
+		}
+		return nil
+	})
+	return commits, err
+}
+
+// MergeBase returns the newest commit that both can reach; gitsource.ErrNotFound if there is none.
+func (s *Store) MergeBase(ctx context.Context, a, b gitsource.ObjectID) (gitsource.ObjectID, error) {
+	hashA, err := s.bring(ctx, a)
+	if err != nil {
+		return "", err
+	}
+	hashB, err := s.bring(ctx, b)
+	if err != nil {
+		return "", err
+	}
+	var base gitsource.ObjectID
+	err = s.withHistory(ctx, []plumbing.Hash{hashA, hashB}, firstDeepening, func() error {
+		best, err := newWalk(s, hashA, hashB).common()
+		if err == nil && best == nil {
+			err = fmt.Errorf("merge base of %s and %s: %w", a, b, gitsource.ErrNotFound)
+		}
+		if err == nil {
+			base = idOf(best.Hash)
+		}
+		return err
+	})
+	return base, err
+}
+
+const firstDeepening = 50
+
+// errShallow says that a walk came to the end of the history that is here.
+var errShallow = errors.New("the history here ends too early")
+
+// withHistory calls f, under the lock, with more and more history until it does not fail with errShallow.
+func (s *Store) withHistory(ctx context.Context, tips []plumbing.Hash, depth int, f func() error) error {
+	depth = max(depth, firstDeepening)
+	for {
+		s.mu.Lock()
+		err := f()
+		s.mu.Unlock()
+		if !errors.Is(err, errShallow) {
+			return err
+		}
+		if depth == math.MaxInt32 {
+			return s.missing(fmt.Errorf("history of %s: %w", s.url, gitsource.ErrNotFound))
+		}
+		for _, tip := range tips {
+			if err := s.deepen(ctx, tip, depth); err != nil {
+				return err
+			}
+		}
+		if depth *= 10; depth > 100_000 {
+			depth = math.MaxInt32 // which hosts take for all
+		}
+	}
+}
+
+func (s *Store) deepen(ctx context.Context, tip plumbing.Hash, depth int) error {
+	s.network.Lock()
+	defer s.network.Unlock()
+	s.mu.Lock()
+	disk, known := s.disk, s.has(tip)
+	made := known && s.madeHere(tip)
+	var parents []plumbing.Hash
+	if made {
+		if commit, err := object.GetCommit(disk, tip); err == nil {
+			parents = commit.ParentHashes
+		}
+	}
+	s.mu.Unlock()
+	err := s.fetchAlone(ctx, disk, want{id: tip, depth: depth})
+	if errors.Is(err, gitsource.ErrNotFound) && made {
+		// A commit of ours that was never pushed: the host knows its parents.
+		err = nil
+		for _, parent := range parents {
+			if fetchErr := s.fetchAlone(ctx, disk, want{id: parent, depth: depth}); fetchErr != nil {
+				return fetchErr
+			}
+		}
+	}
+	return err
+}
+
+// walk visits commits newest first.
+type walk struct {
+	store   *Store
+	pending []*object.Commit
+	marks   map[plumbing.Hash]int // fromFirst, fromSecond, below
+	ended   bool                  // a commit is not here
+}
+
+// What a walk knows of a commit.
+const (
+	fromFirst  = 1 << iota // the first start reaches it
+	fromSecond             // the second start reaches it
+	below                  // so does another commit that both reach
+	fromBoth   = fromFirst | fromSecond
+)
+
+func newWalk(s *Store, starts ...plumbing.Hash) *walk {
+	w := &walk{store: s, marks: map[plumbing.Hash]int{}}
+	for i, start := range starts {
+		w.visit(start, 1<<i)
+	}
+	return w
+}
+
+// visit adds marks to a commit; a commit with new marks is visited again, to hand them on.
+func (w *walk) visit(hash plumbing.Hash, marks int) {
+	old, seen := w.marks[hash]
+	if seen && old|marks == old {
+		return
+	}
+	w.marks[hash] = old | marks
+	commit, err := object.GetCommit(w.store.disk, hash)
+	if err != nil {
+		w.ended = true
+		return
+	}
+	for _, waiting := range w.pending {
+		if waiting.Hash == hash {
+			return
+		}
+	}
+	w.pending = append(w.pending, commit)
+}
+
+// next returns the newest commit that waits; nil at the end.
+func (w *walk) next() (*object.Commit, error) {
+	if w.ended {
+		return nil, errShallow
+	}
+	if len(w.pending) == 0 {
+		return nil, nil
+	}
+	newest := 0
+	for i, commit := range w.pending {
+		if later(commit, w.pending[newest]) {
+			newest = i
+		}
+	}
+	commit := w.pending[newest]
+	w.pending = append(w.pending[:newest], w.pending[newest+1:]...)
+	marks := w.marks[commit.Hash]
+	if marks&fromBoth == fromBoth {
+		marks |= below
+	}
+	for _, parent := range commit.ParentHashes {
+		w.visit(parent, marks)
+	}
+	return commit, nil
+}
+
+// common returns the newest commit that both starts reach and no other such commit does.
+func (w *walk) common() (*object.Commit, error) {
+	found := map[plumbing.Hash]*object.Commit{}
+	for w.undecided() {
+		commit, err := w.next()
+		if err != nil {
+			return nil, err
+		}
+		if w.marks[commit.Hash]&fromBoth == fromBoth {
+			found[commit.Hash] = commit
+		}
+	}
+	var best *object.Commit
+	for hash, commit := range found {
+		if w.marks[hash]&below == 0 && (best == nil || later(commit, best)) {
+			best = commit
+		}
+	}
+	return best, nil
+}
+
+// undecided reports whether a commit waits that is not below a common one already.
+func (w *walk) undecided() bool {
+	for _, commit := range w.pending {
+		if w.marks[commit.Hash]&below == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// later orders by time; a child comes before its parent also when both were made in the same second.
+func later(a, b *object.Commit) bool {
+	if !a.Committer.When.Equal(b.Committer.When) {
+		return a.Committer.When.After(b.Committer.When)
+	}
+	return slices.Contains(a.ParentHashes, b.Hash)
+}
