@@ -1,0 +1,174 @@
+package wire
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/policy"
+	"github.com/slipway-cd/slipway/promoter/undo"
+	"github.com/slipway-cd/slipway/reconciler"
+	"github.com/slipway-cd/slipway/reconciler/apply"
+	"github.com/slipway-cd/slipway/reconciler/report"
+	"github.com/slipway-cd/slipway/rollout"
+)
+
+// AgentOptions say how one agent runs.
+type AgentOptions struct {
+	Config    *rest.Config
+	Cluster   string // the name under clusters/ in the environment repository
+	Namespace string // of the Applications
+	CacheDir  string // stores and memo; may be lost at any time
+	Metrics   string // address of /metrics; "0" for none
+	Health    string // address of /healthz and /readyz; "0" for none
+	// Server that carries out reverts and nudges; empty for an agent that pushes reverts itself.
+	Server string
+	// Key signs revert requests; required with Server.
+	Key ed25519.PrivateKey
+	// HTTP trusts the server's certificate.
+	HTTP *http.Client
+	Log  logr.Logger
+}
+
+// Agent is the loops of one cluster, ready to run.
+type Agent struct {
+	manager  manager.Manager
+	renderer *renderer
+}
+
+// NewAgent wires an agent. Its context bounds the watches and ends with the agent.
+func NewAgent(ctx context.Context, o AgentOptions) (*Agent, error) {
+	if o.Server != "" && o.Key == nil {
+		return nil, errors.New("agent: with a server a signing key is required (--key); make one with 'slipway install --new-key'")
+	}
+	o.Config = rest.CopyConfig(o.Config)
+	o.Config.QPS, o.Config.Burst = -1, -1 // the API server's priority and fairness decides, not a client-side guess
+	o.Config.UserAgent = "slipway-agent/" + Version
+	mgr, err := newManager(o)
+	if err != nil {
+		return nil, err
+	}
+	kube, err := discovery.NewDiscoveryClientForConfig(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	version, err := kube.ServerVersion()
+	if err != nil {
+		return nil, fmt.Errorf("API server %s: %w", o.Config.Host, err)
+	}
+	renderer, err := newRenderer(filepath.Join(o.CacheDir, "memo"), version.GitVersion, metrics.Registry)
+	if err != nil {
+		return nil, err
+	}
+	if err := addLoops(ctx, mgr, o, renderer); err != nil {
+		return nil, errors.Join(err, renderer.pool.Close())
+	}
+	return &Agent{manager: mgr, renderer: renderer}, nil
+}
+
+// Run runs until ctx ends.
+func (a *Agent) Run(ctx context.Context) error {
+	return errors.Join(a.manager.Start(ctx), a.renderer.pool.Close())
+}
+
+func newManager(o AgentOptions) (manager.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, err
+	}
+	own := cache.ByObject{Namespaces: map[string]cache.Config{o.Namespace: {}}}
+	mgr, err := ctrl.NewManager(o.Config, ctrl.Options{
+		Scheme:                 scheme,
+		Logger:                 o.Log,
+		Metrics:                metricsserver.Options{BindAddress: o.Metrics},
+		HealthProbeBindAddress: o.Health,
+		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+			&v1alpha1.Application{}: own,
+			&v1alpha1.GitSource{}:   own,
+		}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	return mgr, errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping))
+}
+
+func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer *renderer) error {
+	applier, err := apply.New(apply.Options{Config: o.Config, Manager: manifests.FieldManager})
+	if err != nil {
+		return err
+	}
+	var applications *reconciler.ApplicationReconciler
+	live := &liveCluster{namespace: o.Namespace, applier: applier}
+	live.watcher = apply.NewWatcher(ctx, applier, func(app types.NamespacedName, _ manifests.Ref) { applications.Changed(app) })
+	stores := newRepositories(filepath.Join(o.CacheDir, "git"))
+	sources, err := reconciler.NewSource(reconciler.SourceOptions{
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	options := reconciler.ApplicationOptions{
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Renderer: renderer,
+		Cluster: live, Judge: live, Reverter: reconciler.Pusher{Failpoint: failpoint},
+		Images:      policy.Chain[policy.ImageUse]{policy.ImagesByDigest()},
+		Events:      mgr.GetEventRecorderFor("slipway"), //nolint:staticcheck // fluxcd/pkg/runtime and rollout speak this recorder
+		Now:         time.Now,
+		ClusterName: o.Cluster, Pushed: sources.Nudge, Failpoint: failpoint,
+	}
+	if o.Server != "" {
+		if err := connect(mgr, o, &options, sources); err != nil {
+			return err
+		}
+	}
+	if applications, err = reconciler.NewApplication(options); err != nil {
+		return err
+	}
+	rollouts, err := rollout.New(rollout.Options{Events: options.Events, Metrics: metrics.Registry, Failpoint: failpoint})
+	if err != nil {
+		return err
+	}
+	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr), rollouts.SetupWithManager(mgr))
+}
+
+// connect makes the agent ask the server for reverts and listen for its nudges.
+func connect(mgr manager.Manager, o AgentOptions, options *reconciler.ApplicationOptions, sources *reconciler.SourceReconciler) error {
+	server, err := report.New(report.Options{Server: o.Server, Cluster: o.Cluster, HTTP: o.HTTP})
+	if err != nil {
+		return err
+	}
+	options.Reverter = viaServer{server}
+	options.Sign = func(request *v1alpha1.RevertRequest) error { return undo.Sign(o.Key, request) }
+	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		server.Nudges(ctx, func() { sources.Nudge(ctx, "") }, func(nudge report.Nudge) { sources.Nudge(ctx, nudge.URL) })
+		return nil
+	}))
+}
+
+// viaServer is the Reverter of an agent that may only read the repository.
+type viaServer struct{ server *report.Client }
+
+func (v viaServer) Revert(ctx context.Context, _ reconciler.Repository, request v1alpha1.RevertRequest) (reconciler.RevertAnswer, error) {
+	answer, err := v.server.Revert(ctx, request)
+	return reconciler.RevertAnswer{Commit: answer.Commit, Branch: answer.Branch, Superseded: answer.Superseded}, err
+}

@@ -1,0 +1,243 @@
+// Package server turns the options of slipway-server into the running API. It is
+// apart from package wire, because the agent must not contain code that promotes.
+package server
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/slipway-cd/slipway/cmd/internal/wire"
+	"github.com/slipway-cd/slipway/console"
+	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/gitsource/gogit"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/policy"
+	"github.com/slipway-cd/slipway/promoter"
+	"github.com/slipway-cd/slipway/reconciler"
+)
+
+// Repository is an environment repository that a server writes reverts to.
+type Repository struct {
+	URL      string // spelled as in the GitSources of the agents
+	Username string
+	Password policy.Secret // empty for none
+}
+
+// Options say how one server runs.
+type Options struct {
+	Repositories []Repository
+	Branch       string // that agents follow; default "main"
+	Listen       string // address of the API
+	// TLS of the API; nil for plain HTTP, which only a loopback address may speak.
+	TLS     *tls.Config
+	Data    string        // stores; may be lost at any time
+	Metrics string        // address of /metrics, /healthz and /readyz without TLS; "0" for none
+	Poll    time.Duration // between two looks at the refs; 0 if Hub hears of every push
+	Hub     *console.Hub  // default: one of its own
+	// Registry of the collectors; default one of its own.
+	Registry *prometheus.Registry
+	Log      logr.Logger
+}
+
+// Server is the API with everything behind it, listening and ready to run.
+type Server struct {
+	console *console.Server
+	api     *http.Server
+	probes  *http.Server // nil for none
+	address net.Addr
+	serve   []func() error
+	pollers []console.Poller
+	log     logr.Logger
+}
+
+// New opens the stores and listens. It speaks to no Git host yet.
+func New(ctx context.Context, o Options) (*Server, error) {
+	if o.TLS == nil && !loopback(o.Listen) {
+		return nil, fmt.Errorf("server: plain HTTP on %s: only a loopback address may speak it, because answers are not signed (give a certificate)", o.Listen)
+	}
+	o.Branch = cmp.Or(o.Branch, "main")
+	if o.Hub == nil {
+		o.Hub = console.NewHub(0)
+	}
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+		o.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	}
+	s := &Server{log: o.Log}
+	var repositories []console.Repository
+	for _, r := range o.Repositories {
+		store, err := r.open(ctx, o.Data)
+		if err != nil {
+			return nil, err
+		}
+		writer, err := promoter.New(promoter.Options{Repo: stoppable{store}, Branch: o.Branch, URL: r.URL})
+		if err != nil {
+			return nil, err
+		}
+		repositories = append(repositories, console.Repository{URL: r.URL, Branch: o.Branch, Reverts: byPromoter{writer}})
+		if o.Poll > 0 {
+			s.pollers = append(s.pollers, console.Poller{URL: r.URL, Refs: store, Hub: o.Hub, Every: o.Poll, Log: o.Log})
+		}
+	}
+	var err error
+	s.console, err = console.New(console.Options{Repositories: repositories, Nudges: o.Hub, Metrics: o.Registry, Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	return s, s.listen(ctx, o)
+}
+
+// open opens the store of r, in a folder that its URL names.
+func (r Repository) open(ctx context.Context, data string) (*gogit.Store, error) {
+	sum := sha256.Sum256([]byte(r.URL))
+	options := gogit.Options{Dir: filepath.Join(data, "git", hex.EncodeToString(sum[:8])), URL: r.URL}
+	if r.Username != "" || !r.Password.Empty() {
+		options.Auth = &gogit.Auth{Username: r.Username, Password: r.Password}
+	}
+	store, err := gogit.Open(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("repository: %w", err)
+	}
+	return store, nil
+}
+
+// listen opens the addresses, so that a port that is taken is told at once.
+func (s *Server) listen(ctx context.Context, o Options) error {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", o.Listen)
+	if err != nil {
+		return fmt.Errorf("server: %w (choose another address)", err)
+	}
+	s.address = listener.Addr()
+	s.api = s.serving(s.console.Handler())
+	s.api.TLSConfig = o.TLS
+	s.serve = append(s.serve, func() error {
+		if o.TLS == nil {
+			return s.api.Serve(listener)
+		}
+		return s.api.ServeTLS(listener, "", "")
+	})
+	if o.Metrics == "" || o.Metrics == "0" {
+		return nil
+	}
+	plain, err := config.Listen(ctx, "tcp", o.Metrics)
+	if err != nil {
+		return errors.Join(fmt.Errorf("server: metrics: %w (choose another address)", err), listener.Close())
+	}
+	probes := s.console.Probes()
+	probes.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry}))
+	s.probes = s.serving(probes)
+	s.serve = append(s.serve, func() error { return s.probes.Serve(plain) })
+	return nil
+}
+
+func (s *Server) serving(handler http.Handler) *http.Server {
+	server := console.Serving(handler)
+	server.ErrorLog = log.New(logLines{s.log}, "", 0)
+	return server
+}
+
+// logLines makes what net/http complains about part of the structured log.
+type logLines struct{ log logr.Logger }
+
+func (l logLines) Write(line []byte) (int, error) {
+	l.log.V(1).Info("connection failed", "cause", string(line))
+	return len(line), nil
+}
+
+// Address is where the API listens.
+func (s *Server) Address() string { return s.address.String() }
+
+// graceful is how long requests may take to end after a signal. One that is cut
+// off is sent again by its agent.
+const graceful = 10 * time.Second
+
+// Run serves until ctx ends or an address fails.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var running sync.WaitGroup
+	for _, poller := range s.pollers {
+		running.Go(func() { poller.Run(ctx) })
+	}
+	for _, serve := range s.serve {
+		running.Go(func() {
+			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+				cancel(fmt.Errorf("server: %w", err))
+			}
+		})
+	}
+	s.log.Info("serving", "address", s.Address(), "tls", s.api.TLSConfig != nil)
+	<-ctx.Done()
+	s.console.Drain()
+	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), graceful)
+	defer stop()
+	err := s.api.Shutdown(bounded)
+	if s.probes != nil {
+		err = errors.Join(err, s.probes.Shutdown(bounded))
+	}
+	if err != nil {
+		s.log.Info("requests were cut off", "cause", err.Error())
+		_ = s.api.Close() // nothing is left to do about it
+	}
+	cancel(nil)
+	running.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// loopback reports whether nobody but this machine reaches an address.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// byPromoter is the console's Reverter.
+type byPromoter struct{ promoter *promoter.Promoter }
+
+func (p byPromoter) Revert(ctx context.Context, request v1alpha1.RevertRequest) (console.Reverted, error) {
+	done, err := p.promoter.CarryOut(ctx, request)
+	outcomes := map[promoter.Outcome]console.Outcome{
+		promoter.Superseded: console.Superseded,
+		promoter.Done:       console.Done,
+	}
+	return console.Reverted{
+		Outcome: outcomes[done.Outcome], Reason: done.Reason, Commit: done.Commit, Branch: done.Branch, Pushed: done.Pushed,
+	}, err
+}
+
+// stoppable is a store whose pushes failpoints can stop before and after.
+type stoppable struct{ *gogit.Store }
+
+func (s stoppable) Push(ctx context.Context, ref string, old, new gitsource.ObjectID) error {
+	wire.Failpoint(reconciler.FailpointCommit)
+	if err := s.Store.Push(ctx, ref, old, new); err != nil {
+		return err
+	}
+	wire.Failpoint(reconciler.FailpointPush)
+	return nil
+}

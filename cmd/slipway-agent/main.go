@@ -1,0 +1,146 @@
+// Command slipway-agent keeps one cluster at what its environment repository says.
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
+
+	"github.com/slipway-cd/slipway/cmd/internal/wire"
+	"github.com/slipway-cd/slipway/manifests/render"
+)
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == wire.RenderChild {
+		if err := render.Child(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "slipway-agent:", err)
+		os.Exit(1)
+	}
+}
+
+type flags struct {
+	kubeconfig, cluster, namespace, cacheDir, metrics, health, server, serverCA, key string
+}
+
+func command() *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:           "slipway-agent --cluster NAME",
+		Short:         "Keep this cluster at what its environment repository says",
+		Example:       "  slipway-agent --cluster production-eu --kubeconfig agent.kubeconfig",
+		Version:       wire.Version,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
+	}
+	cacheDir := filepath.Join(os.TempDir(), "slipway-agent")
+	if dir, err := os.UserCacheDir(); err == nil {
+		cacheDir = filepath.Join(dir, "slipway", "agent")
+	}
+	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig file; default: the pod's service account, or KUBECONFIG")
+	cmd.Flags().StringVar(&f.cluster, "cluster", "", "name of this cluster, as under clusters/ in the environment repository (required)")
+	cmd.Flags().StringVar(&f.namespace, "namespace", "slipway-system", "namespace of the Applications")
+	cmd.Flags().StringVar(&f.cacheDir, "cache-dir", cacheDir, "folder for Git objects and rendered sets; may be lost at any time")
+	cmd.Flags().StringVar(&f.metrics, "metrics-address", ":8080", "address of /metrics, 0 for none")
+	cmd.Flags().StringVar(&f.health, "health-address", ":8081", "address of /healthz and /readyz, 0 for none")
+	cmd.Flags().StringVar(&f.server, "server", "", "URL of slipway-server; without it the agent pushes reverts itself")
+	cmd.Flags().StringVar(&f.serverCA, "server-ca", "", "PEM file with the certificate authority of the server")
+	cmd.Flags().StringVar(&f.key, "key", "", "PEM file with the Ed25519 key that signs revert requests (required with --server)")
+	_ = cmd.MarkFlagRequired("cluster")
+	return cmd
+}
+
+func run(ctx context.Context, f flags) error {
+	log := logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, nil))
+	ctrl.SetLogger(log)
+	if f.kubeconfig != "" {
+		if err := os.Setenv("KUBECONFIG", f.kubeconfig); err != nil {
+			return err
+		}
+	}
+	kube, err := config.GetConfig()
+	if err != nil {
+		return fmt.Errorf("kubeconfig: %w (name a file with --kubeconfig)", err)
+	}
+	options := wire.AgentOptions{
+		Config: kube, Cluster: f.cluster, Namespace: f.namespace, CacheDir: f.cacheDir,
+		Metrics: f.metrics, Health: f.health, Server: f.server, Log: log,
+	}
+	if f.server != "" {
+		if options.Key, err = readKey(f.key); err != nil {
+			return err
+		}
+		if options.HTTP, err = trusting(f.serverCA); err != nil {
+			return err
+		}
+	}
+	agent, err := wire.NewAgent(ctx, options)
+	if err != nil {
+		return err
+	}
+	return agent.Run(ctx)
+}
+
+func readKey(path string) (ed25519.PrivateKey, error) {
+	if path == "" {
+		return nil, errors.New("--key is required with --server; make a key with 'openssl genpkey -algorithm ed25519'")
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	block, _ := pem.Decode(content)
+	if block == nil {
+		return nil, fmt.Errorf("key %s: not a PEM file", path)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: not a PKCS #8 private key", path)
+	}
+	private, ok := key.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("key %s: not an Ed25519 key", path)
+	}
+	return private, nil
+}
+
+func trusting(caFile string) (*http.Client, error) {
+	if caFile == "" {
+		return &http.Client{}, nil
+	}
+	content, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("server CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(content) {
+		return nil, fmt.Errorf("server CA %s: no certificate in it", caFile)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // the standard library's own
+	transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return &http.Client{Transport: transport}, nil
+}
