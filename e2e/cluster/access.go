@@ -42,6 +42,15 @@ func (c *Cluster) Simulated() (simulated bool, reason string) {
 	return c.node == NodeKwok, c.reason
 }
 
+// RegistryHost returns HOST:PORT under which images are pushed from here and pulled by pods: Registry.Host of
+// Options.Registry. Empty without a registry.
+func (c *Cluster) RegistryHost() string {
+	if c.registry == nil {
+		return ""
+	}
+	return c.registry.Host()
+}
+
 // Dir returns the cluster's folder; logs are below it in logs/ROLE.log.
 func (c *Cluster) Dir() string { return c.dir }
 

@@ -59,6 +59,7 @@ type Cluster struct {
 	record    *record  // of what to remove if this process is killed
 	node      NodeKind
 	reason    string // why pods are simulated
+	registry  *Registry
 	binary    string
 	plane     controlPlane
 	runner    runner
@@ -66,7 +67,6 @@ type Cluster struct {
 	server    string    // https://127.0.0.1:PORT
 	rest      *rest.Config
 	client    kubernetes.Interface
-	log       io.Writer
 
 	args     map[string][]string // of each role that was started
 	cleanups []func() error      // run by Stop in reverse order, before the processes are killed
@@ -97,7 +97,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{name: o.Name, binary: binary, node: o.Node, log: o.Log, args: map[string][]string{}}
+	c := &Cluster{name: o.Name, registry: o.Registry, binary: binary, node: o.Node, args: map[string][]string{}}
 	if err := c.start(ctx, o, store); err != nil {
 		err = fmt.Errorf("cluster %s: %w", o.Name, err)
 		return nil, errors.Join(err, c.Stop())
@@ -137,7 +137,7 @@ func (c *Cluster) start(ctx context.Context, o Options, store cache) (err error)
 	if err := c.makeDirs(o.Dir); err != nil {
 		return err
 	}
-	if err := c.chooseNode(ctx, store, o.Registry); err != nil {
+	if err := c.chooseNode(ctx, store); err != nil {
 		return err
 	}
 	ca, err := newAuthority(filepath.Join(c.dir, "pki"), time.Now)
@@ -154,7 +154,7 @@ func (c *Cluster) start(ctx context.Context, o Options, store cache) (err error)
 	case NodeReal:
 		err = c.startNode(ctx)
 	case NodeKwok:
-		err = c.startKwok(ctx, o)
+		err = c.startKwok(ctx, o.KwokNodes)
 	}
 	if err != nil {
 		return err
@@ -164,12 +164,12 @@ func (c *Cluster) start(ctx context.Context, o Options, store cache) (err error)
 
 // chooseNode settles NodeAuto, and opens the namespaces of a real node: only trying shows whether they can be had. A
 // container may refuse its groups, its mounts or its bridge although its user is root.
-func (c *Cluster) chooseNode(ctx context.Context, store cache, registry *Registry) error {
+func (c *Cluster) chooseNode(ctx context.Context, store cache) error {
 	if c.node != NodeAuto && c.node != NodeReal {
 		c.reason = "asked for"
 		return nil
 	}
-	err := c.openNode(ctx, store, registry)
+	err := c.openNode(ctx, store)
 	switch {
 	case err == nil:
 		c.node = NodeReal

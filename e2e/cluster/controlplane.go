@@ -86,7 +86,8 @@ func (p controlPlane) apiServer() []string {
 		"--profiling=false",
 	}
 	if p.audit {
-		args = append(args,
+		args = append(
+			args,
 			"--audit-policy-file="+p.auditPolicyPath(),
 			"--audit-log-path="+p.auditLogPath(),
 			"--audit-log-mode=blocking", // a request that was answered is in the log

@@ -2,7 +2,6 @@ package cluster_test
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -121,31 +120,15 @@ func testUser(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// TestMain doubles as a process that starts a cluster and waits to be killed.
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("CLUSTER_TEST_VICTIM"); dir != "" {
-		os.Exit(victim(dir))
-	}
-	os.Exit(m.Run())
-}
-
 // Processes go at once; groups that only an owner can remove go when the next cluster starts.
 func TestKilledOwnerLeavesNothing(t *testing.T) {
-	dir, err := os.MkdirTemp("", "v")
-	if err != nil {
-		t.Fatal(err)
+	dir := shortDir(t)
+	program := filepath.Join(dir, "testbed")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, "./testbed").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "CLUSTER_TEST_VICTIM="+dir)
+	folder := filepath.Join(dir, "data")
+	cmd := exec.CommandContext(t.Context(), program, "up", "-dir", folder)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -154,34 +137,22 @@ func TestKilledOwnerLeavesNothing(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatalf("the cluster did not come up: %v", err)
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "export KUBECONFIG=") {
 	}
-	if n := len(processesOf(t, dir)); n < 4 {
-		t.Errorf("%d processes of a running cluster (%s)", n, strings.TrimSpace(line))
+	if lines.Text() == "" {
+		t.Fatalf("the cluster did not come up: %v, %v", lines.Err(), cmd.Wait())
+	}
+	if n := len(processesOf(t, folder)); n < 4 {
+		t.Errorf("%d processes of a running cluster", n)
 	}
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // killed: always an error
-	eventually(t, 10*time.Second, func() string { return strings.Join(processesOf(t, dir), "\n") })
+	eventually(t, 10*time.Second, func() string { return strings.Join(processesOf(t, folder), "\n") })
 	start(t, cluster.Options{Name: "next", Node: cluster.NodeNone}) // clears up what the dead one could not
-	left, err := filepath.Glob("/sys/fs/cgroup/*/slipway-victim-*")
-	if err != nil || len(left) > 0 {
-		t.Errorf("cgroups left: %q, %v", left, err)
-	}
-}
-
-// victim starts a cluster, says so, and waits for its end.
-func victim(dir string) int {
-	_, err := cluster.Start(context.Background(), cluster.Options{Name: "victim", Dir: dir, Node: cluster.NodeAuto})
-	if err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
-		return 1
-	}
-	os.Stdout.WriteString("up\n")
-	select {}
+	noGroups(t, "testbed")
 }
 
 // processesOf lists the command lines of processes that mention dir.

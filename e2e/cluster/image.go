@@ -21,7 +21,8 @@ import (
 
 // ImageSpec describes an image of one Go program.
 type ImageSpec struct {
-	Package    string            // folder of a Go main package
+	Package    string            // folder of a Go main package to compile
+	Binary     string            // or a static Linux program that is there already
 	Repository string            // name in the registry, such as "shop"
 	Tag        string            // default "latest"
 	Env        map[string]string // environment in the image
@@ -29,8 +30,8 @@ type ImageSpec struct {
 	Args       []string          // arguments after the program
 }
 
-// BuildImage compiles the program statically, pushes a scratch image with it, and returns HOST/REPOSITORY@DIGEST. Equal inputs
-// give the equal digest. The program is /app, runs as user 65534 and may write to /tmp.
+// BuildImage compiles the program statically if it is not there, pushes a scratch image with it, and returns
+// HOST/REPOSITORY@DIGEST. Equal inputs give the equal digest. The program is /app, runs as user 65534 and may write to /tmp.
 func BuildImage(ctx context.Context, r *Registry, spec ImageSpec) (digestRef string, err error) {
 	if spec.Tag == "" {
 		spec.Tag = "latest"
@@ -39,15 +40,23 @@ func BuildImage(ctx context.Context, r *Registry, spec ImageSpec) (digestRef str
 	if err != nil {
 		return "", fmt.Errorf("image %s: %w", spec.Repository, err)
 	}
-	dir, err := os.MkdirTemp("", "slipway-image-")
-	if err != nil {
+	if (spec.Package == "") == (spec.Binary == "") {
+		return "", fmt.Errorf("image %s: needs either a package or a binary", ref)
+	}
+	if _, err := behaviourOf(spec.Labels); err != nil {
 		return "", fmt.Errorf("image %s: %w", ref, err)
 	}
-	defer os.RemoveAll(dir)
-	program := filepath.Join(dir, "app")
-	quiet := cache{log: io.Discard}
-	if err := quiet.goCommand(ctx, spec.Package, spec.Package, []string{"GOOS=linux"}, "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", program, "."); err != nil {
-		return "", fmt.Errorf("image %s: %w", ref, err)
+	program := spec.Binary
+	if spec.Package != "" {
+		dir, err := os.MkdirTemp("", "slipway-image-")
+		if err != nil {
+			return "", fmt.Errorf("image %s: %w", ref, err)
+		}
+		defer os.RemoveAll(dir)
+		program = filepath.Join(dir, "app")
+		if err := compile(ctx, spec.Package, program); err != nil {
+			return "", fmt.Errorf("image %s: %w", ref, err)
+		}
 	}
 	img, err := programImage(program, spec)
 	if err != nil {
@@ -61,6 +70,12 @@ func BuildImage(ctx context.Context, r *Registry, spec ImageSpec) (digestRef str
 		return "", fmt.Errorf("image %s: %w", ref, err)
 	}
 	return ref.Context().Digest(digest.String()).Name(), nil
+}
+
+// compile builds the main package in a folder as a static program; equal sources give equal bytes.
+func compile(ctx context.Context, folder, program string) error {
+	quiet := cache{log: io.Discard}
+	return quiet.goCommand(ctx, folder, folder, []string{"GOOS=linux"}, "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", program, ".")
 }
 
 // programImage is a scratch image of one static program.

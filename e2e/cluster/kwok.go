@@ -18,10 +18,10 @@ var stages string
 // kwokNodeAnnotation marks the nodes that kwok plays.
 const kwokNodeAnnotation = "kwok.x-k8s.io/node"
 
-// startKwok starts kwok and registers its nodes.
-func (c *Cluster) startKwok(ctx context.Context, o Options) error {
+// startKwok starts kwok and registers that many nodes.
+func (c *Cluster) startKwok(ctx context.Context, nodes int) error {
 	config := stages
-	if o.Registry != nil {
+	if c.registry != nil {
 		config = strings.ReplaceAll(config, "#images ", "")
 	}
 	path := filepath.Join(c.dir, "kwok.yaml")
@@ -40,7 +40,7 @@ func (c *Cluster) startKwok(ctx context.Context, o Options) error {
 	if err := c.startRole(ctx, roleKwok, args); err != nil {
 		return err
 	}
-	for i := range o.KwokNodes {
+	for i := range nodes {
 		name := fmt.Sprintf("fake-%d", i)
 		_, err := c.client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 			Name:        name,
@@ -51,8 +51,8 @@ func (c *Cluster) startKwok(ctx context.Context, o Options) error {
 			return fmt.Errorf("node %s: %w", name, err)
 		}
 	}
-	if o.Registry != nil {
-		c.startPuller(o.Registry)
+	if c.registry != nil {
+		c.startPuller()
 	}
-	return c.await(ctx, "simulated nodes", c.nodesReady(o.KwokNodes))
+	return c.await(ctx, "simulated nodes", c.nodesReady(nodes))
 }

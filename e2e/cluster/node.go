@@ -35,7 +35,7 @@ func (n *realNode) api() string { return filepath.Join(n.sockets, "api.sock") }
 
 // openNode makes all of a real node that needs no control plane: groups, tools, namespaces. What it made is for closeNode
 // to take away, also after an error.
-func (c *Cluster) openNode(ctx context.Context, store cache, registry *Registry) error {
+func (c *Cluster) openNode(ctx context.Context, store cache) error {
 	if err := canHaveNode(); err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (c *Cluster) openNode(ctx context.Context, store cache, registry *Registry)
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return c.openNamespaces(ctx, registry)
+	return c.openNamespaces(ctx)
 }
 
 // closeNode ends the namespaces and removes the groups, as far as there are any.
@@ -93,7 +93,7 @@ func (c *Cluster) visibleInside() error {
 }
 
 // openNamespaces makes the node's namespaces and the relays in and out of them, and makes them where roles run.
-func (c *Cluster) openNamespaces(ctx context.Context, registry *Registry) error {
+func (c *Cluster) openNamespaces(ctx context.Context) error {
 	n := c.real
 	host, err := newHostRunner(c.binary, c.logs(), c.dir)
 	if err != nil {
@@ -117,12 +117,12 @@ func (c *Cluster) openNamespaces(ctx context.Context, registry *Registry) error 
 	}
 	cfg := nodeInitConfig{Hostname: nodeName, Address: nodeAddress + "/16", Gateway: nodeGateway, Scratch: scratch, Control: r.control}
 	cfg.Forward = append(cfg.Forward, nodeForward{"unix", n.api(), "tcp", fmt.Sprintf("%s:%d", nodeAddress, nodeAPIPort)})
-	if registry != nil {
+	if c.registry != nil {
 		socket := filepath.Join(n.sockets, "registry.sock")
-		if err := c.relay(ctx, "unix", socket, "tcp", registry.Host()); err != nil {
+		if err := c.relay(ctx, "unix", socket, "tcp", c.RegistryHost()); err != nil {
 			return err
 		}
-		cfg.Forward = append(cfg.Forward, nodeForward{"tcp", registry.Host(), "unix", socket})
+		cfg.Forward = append(cfg.Forward, nodeForward{"tcp", c.RegistryHost(), "unix", socket})
 	}
 	return r.open(ctx, c.dir, cfg)
 }

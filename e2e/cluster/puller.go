@@ -44,8 +44,8 @@ type pulled struct {
 }
 
 // startPuller watches pods until the cluster stops.
-func (c *Cluster) startPuller(r *Registry) {
-	p := &puller{client: c.client, registry: r, known: map[string]pulled{}}
+func (c *Cluster) startPuller() {
+	p := &puller{client: c.client, registry: c.registry, known: map[string]pulled{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	source := toolscache.NewListWatchFromClient(c.client.CoreV1().RESTClient(), "pods", metav1.NamespaceAll, fields.OneTermNotEqualSelector("spec.nodeName", ""))
 	_, informer := toolscache.NewInformerWithOptions(toolscache.InformerOptions{
@@ -98,17 +98,17 @@ func (p *puller) status(ctx context.Context, pod *corev1.Pod) corev1.PodStatus {
 	var st corev1.PodStatus
 	missing, unready := false, false
 	found := make([]pulled, len(pod.Spec.Containers))
+	failed := make([]error, len(pod.Spec.Containers))
 	for i, container := range pod.Spec.Containers {
-		var err error
-		found[i], err = p.pull(ctx, container.Image)
-		missing = missing || err != nil
+		found[i], failed[i] = p.pull(ctx, container.Image)
+		missing = missing || failed[i] != nil
 		unready = unready || found[i].behaviour == behaveNeverReady || found[i].behaviour == behaveCrash
 	}
 	for i, container := range pod.Spec.Containers {
 		cs := corev1.ContainerStatus{Name: container.Name, Image: container.Image}
 		switch {
-		case found[i].id == "":
-			cs.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: fmt.Sprintf("Back-off pulling image %q", container.Image)}
+		case failed[i] != nil:
+			cs.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: fmt.Sprintf("Back-off pulling image %q: %v", container.Image, failed[i])}
 		case missing || !unready:
 			cs.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
 			if !missing {
@@ -138,7 +138,7 @@ func (p *puller) status(ctx context.Context, pod *corev1.Pod) corev1.PodStatus {
 }
 
 // pull looks image up in the registry. Images of other registries are taken for well-behaved, since nothing is known
-// of them. What was found by digest stays known; a tag is asked for again..
+// of them. What was found by digest stays known; a tag is asked for again.
 func (p *puller) pull(ctx context.Context, image string) (pulled, error) {
 	if !strings.HasPrefix(image, p.registry.Host()+"/") {
 		return pulled{id: image, behaviour: behaveReady}, nil
@@ -179,9 +179,21 @@ func lookUp(ctx context.Context, image string) (pulled, error) {
 	if err != nil {
 		return pulled{}, fmt.Errorf("image %s: %w", image, err)
 	}
-	k := pulled{id: ref.Context().Name() + "@" + digest.String(), behaviour: behaveReady}
-	if b := config.Config.Labels[BehaviourLabel]; b != "" {
-		k.behaviour = b
+	behaviour, err := behaviourOf(config.Config.Labels)
+	if err != nil {
+		return pulled{}, fmt.Errorf("image %s: %w", image, err)
 	}
-	return k, nil
+	return pulled{id: ref.Context().Name() + "@" + digest.String(), behaviour: behaviour}, nil
+}
+
+// behaviourOf reads BehaviourLabel. An unknown word is refused: taken for ready, it would let a test of a bad release pass.
+func behaviourOf(labels map[string]string) (string, error) {
+	switch b := labels[BehaviourLabel]; b {
+	case "":
+		return behaveReady, nil
+	case behaveReady, behaveNeverReady, behaveCrash:
+		return b, nil
+	default:
+		return "", fmt.Errorf("label %s: %q must be %s, %s or %s", BehaviourLabel, b, behaveReady, behaveNeverReady, behaveCrash)
+	}
 }
