@@ -39,6 +39,12 @@ type Repository struct {
 	Password policy.Secret // empty for none
 }
 
+// Registry takes collectors and gives what they count.
+type Registry interface {
+	prometheus.Registerer
+	prometheus.Gatherer
+}
+
 // Options say how one server runs.
 type Options struct {
 	Repositories []Repository
@@ -51,7 +57,7 @@ type Options struct {
 	Poll    time.Duration // between two looks at the refs; 0 if Hub hears of every push
 	Hub     *console.Hub  // default: one of its own
 	// Registry of the collectors; default one of its own.
-	Registry *prometheus.Registry
+	Registry Registry
 	Log      logr.Logger
 }
 
@@ -61,6 +67,7 @@ type Server struct {
 	api     *http.Server
 	probes  *http.Server // nil for none
 	address net.Addr
+	listens []net.Listener
 	serve   []func() error
 	pollers []console.Poller
 	log     logr.Logger
@@ -76,8 +83,9 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		o.Hub = console.NewHub(0)
 	}
 	if o.Registry == nil {
-		o.Registry = prometheus.NewRegistry()
-		o.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		own := prometheus.NewRegistry()
+		o.Registry = own
+		own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	}
 	s := &Server{log: o.Log}
 	var repositories []console.Repository
@@ -124,7 +132,7 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("server: %w (choose another address)", err)
 	}
-	s.address = listener.Addr()
+	s.address, s.listens = listener.Addr(), []net.Listener{listener}
 	s.api = s.serving(s.console.Handler())
 	s.api.TLSConfig = o.TLS
 	s.serve = append(s.serve, func() error {
@@ -138,8 +146,10 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 	}
 	plain, err := config.Listen(ctx, "tcp", o.Metrics)
 	if err != nil {
-		return errors.Join(fmt.Errorf("server: metrics: %w (choose another address)", err), listener.Close())
+		s.Close()
+		return fmt.Errorf("server: metrics: %w (choose another address)", err)
 	}
+	s.listens = append(s.listens, plain)
 	probes := s.console.Probes()
 	probes.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry}))
 	s.probes = s.serving(probes)
@@ -163,6 +173,13 @@ func (l logLines) Write(line []byte) (int, error) {
 
 // Address is where the API listens.
 func (s *Server) Address() string { return s.address.String() }
+
+// Close gives the addresses free, for a Server that does not run.
+func (s *Server) Close() {
+	for _, l := range s.listens {
+		_ = l.Close() // it may have ended with Run
+	}
+}
 
 // graceful is how long requests may take to end after a signal. One that is cut
 // off is sent again by its agent.
