@@ -52,8 +52,10 @@ type Options struct {
 	Data      string       // folder for everything that lasts
 	// Port of the Git host on 127.0.0.1, which server and registry follow; default
 	// DefaultPort. It stands in the cluster and in image names, so keep it.
-	Port    int
-	Metrics string // address of /metrics, /healthz and /readyz; "0" for none
+	Port int
+	// Registry is HOST:PORT of one that runs already; empty starts one.
+	Registry string
+	Metrics  string // address of /metrics, /healthz and /readyz; "0" for none
 	// Starter is what an empty environment repository begins with.
 	Starter []gitsource.Change
 	// Install returns the objects that the cluster needs, of which the GitSource names url.
@@ -66,7 +68,7 @@ type Local struct {
 	GitURL      string // of the environment repository
 	ServerURL   string
 	ServerTrust string // PEM file with the authority of the server's certificate
-	Registry    string // 127.0.0.1:PORT, the first part of image names
+	Registry    string // HOST:PORT, the first part of image names
 	Begun       bool   // by this start: the environment repository was empty
 
 	lock     *os.File
@@ -153,6 +155,9 @@ func (l *Local) startGit(ctx context.Context, o Options, hub *console.Hub) error
 func at(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 func (l *Local) startRegistry(ctx context.Context, o Options) error {
+	if l.Registry = o.Registry; l.Registry != "" {
+		return nil
+	}
 	l.Registry = at(o.Port + 2)
 	handler, close := registry(filepath.Join(o.Data, "registry"))
 	if err := l.serve(ctx, "registry", l.Registry, handler); err != nil {
