@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -39,7 +40,7 @@ func (p *pass) pointAt(ctx context.Context, objects []*unstructured.Unstructured
 		if live.Spec.Bundle != nil && live.Spec.Bundle.Digest == ref.Digest {
 			ref = *live.Spec.Bundle
 		}
-		stored, err := storedBundle(live, ref, data, secret)
+		stored, err := storedBundle(live, ref, data, secret, waveBefore(objects, bundle.Rollout))
 		if err != nil {
 			return nil, err
 		}
@@ -48,7 +49,7 @@ func (p *pass) pointAt(ctx context.Context, objects []*unstructured.Unstructured
 	}
 	out := make([]*unstructured.Unstructured, 0, len(objects))
 	for _, object := range objects {
-		if manifests.RefOf(object) == bundle.Rollout {
+		if live != nil && manifests.RefOf(object) == bundle.Rollout {
 			object = object.DeepCopy()
 			fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&ref)
 			if err != nil {
@@ -61,6 +62,17 @@ func (p *pass) pointAt(ctx context.Context, objects []*unstructured.Unstructured
 		out = append(out, object)
 	}
 	return out, nil
+}
+
+// waveBefore is the wave before that of a Rollout, so that what it points at is there when it points.
+func waveBefore(objects []*unstructured.Unstructured, rollout manifests.Ref) string {
+	wave := 0
+	for _, object := range objects {
+		if manifests.RefOf(object) == rollout {
+			wave, _ = strconv.Atoi(object.GetAnnotations()[manifests.AnnotationWave])
+		}
+	}
+	return strconv.Itoa(wave - 1)
 }
 
 func (p *pass) liveRollout(ctx context.Context, ref manifests.Ref) (*v1alpha1.Rollout, error) {
@@ -87,10 +99,11 @@ func keepStable(live *v1alpha1.Rollout, inUse map[manifests.Ref]string) {
 }
 
 // storedBundle returns the ControllerRevision, and the Secret if there is one, that hold a Bundle.
-func storedBundle(owner *v1alpha1.Rollout, ref v1alpha1.BundleRef, data, secret []byte) ([]*unstructured.Unstructured, error) {
+func storedBundle(owner *v1alpha1.Rollout, ref v1alpha1.BundleRef, data, secret []byte, wave string) ([]*unstructured.Unstructured, error) {
 	metadata := func() map[string]any {
 		return map[string]any{
 			"name": ref.Name, "namespace": owner.Namespace,
+			"annotations": map[string]any{manifests.AnnotationWave: wave},
 			"ownerReferences": []any{map[string]any{
 				"apiVersion": v1alpha1.GroupVersion().String(), "kind": "Rollout", "name": owner.Name, "uid": string(owner.UID),
 			}},

@@ -22,17 +22,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 
 	"github.com/slipway-cd/slipway/cmd/internal/wire"
-	"github.com/slipway-cd/slipway/manifests/render"
 )
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == wire.RenderChild {
-		if err := render.Child(os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
+	wire.Child()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {

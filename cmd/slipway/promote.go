@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-cd/slipway/promoter"
+	"github.com/slipway-cd/slipway/promoter/edit"
+	"github.com/slipway-cd/slipway/promoter/environment"
+)
+
+func promoteCommand(g *globals) *cobra.Command {
+	var images []string
+	var env, from, reason, source, run, trace string
+	var merge, lift bool
+	cmd := &cobra.Command{
+		Use:   "promote APP --env ENVIRONMENT",
+		Short: "Bring an image into an environment: a commit, or a request",
+		Long: `Bring an image into an environment: a commit on the followed branch, or, where the
+environment asks for it, a request: the branch promote/ENVIRONMENT/APP that becomes
+a promotion when it is merged. Without --image the images of the environment before
+are taken over.
+
+A held image is refused (exit code 3) until a person lifts the hold; so is every
+promotion into a frozen environment.`,
+		Example: `  slipway promote shop --env dev --image registry.example/shop@sha256:...
+  slipway promote shop --env production              # what dev has; opens a request
+  slipway promote shop --env production --merge      # opens it, if need be, and merges it`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			request := promoter.Request{
+				App: given[0], Environment: env, From: from, Reason: reason, Lift: lift, Source: source, Run: run, Trace: trace,
+			}
+			for _, reference := range images {
+				image, err := parseImage(reference)
+				if err != nil {
+					return usageError{err}
+				}
+				request.Images = append(request.Images, image)
+			}
+			return g.promote(cmd.Context(), request, merge)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&env, "env", "e", "", "environment of slipway.yaml (required)")
+	flags.StringArrayVar(&images, "image", nil, "[ENTRY=]NAME@sha256:DIGEST; may be repeated")
+	flags.StringVar(&from, "from", "", "environment whose images are taken over (default: the one before)")
+	flags.BoolVar(&merge, "merge", false, "merge the request at once")
+	flags.BoolVar(&lift, "lift-hold", false, "promote an image although it is held, and remove the hold")
+	flags.StringVarP(&reason, "message", "m", "", "why, for the commit message")
+	flags.StringVar(&source, "source", "", "URL@COMMIT that the image was built from, for the trailers")
+	flags.StringVar(&run, "run", "", "the run that built it, for the trailers")
+	flags.StringVar(&trace, "trace", "", "trace id, for the trailers")
+	_ = cmd.MarkFlagRequired("env")
+	return cmd
+}
+
+func (g *globals) promote(ctx context.Context, request promoter.Request, merge bool) error {
+	author, err := g.person(ctx)
+	if err != nil {
+		return err
+	}
+	request.Author = author
+	p, err := g.promoter(ctx)
+	if err != nil {
+		return err
+	}
+	result, err := p.Promote(ctx, request)
+	if err != nil {
+		return err
+	}
+	if merge && !result.Direct && !result.NoChange || merge && result.NoChange && result.Branch != g.branch {
+		if result, err = p.Merge(ctx, request.Environment, request.App, author, request.Reason); err != nil {
+			return err
+		}
+	}
+	return g.written(result, func(w io.Writer) {
+		if !result.Direct {
+			fmt.Fprintf(w, "request for %s in %s: branch %s at %s\n", request.App, request.Environment, result.Branch, result.Commit.Short())
+			fmt.Fprintf(w, "merge it with: slipway promote %s --env %s --merge\n", request.App, request.Environment)
+			return
+		}
+		fmt.Fprintf(w, "%s is promoted to %s by commit %s on %s\n", request.App, request.Environment, result.Commit.Short(), result.Branch)
+	})
+}
+
+// parseImage reads NAME@sha256:DIGEST or NAME:TAG, in front of it perhaps ENTRY=
+// where the kustomization calls the image differently.
+func parseImage(reference string) (edit.Image, error) {
+	entry, rest, named := strings.Cut(reference, "=")
+	if !named {
+		rest = reference
+	}
+	image := edit.Image{}
+	name, digest, found := strings.Cut(rest, "@")
+	if found {
+		if err := environment.CheckDigest(digest); err != nil {
+			return image, fmt.Errorf("--image %s: %w", reference, err)
+		}
+		image.Digest = digest
+	} else if at := strings.LastIndexByte(name, ':'); at > strings.LastIndexByte(name, '/') {
+		name, image.NewTag = name[:at], name[at+1:]
+	}
+	if name == "" || image.Digest == "" && image.NewTag == "" {
+		return image, fmt.Errorf("--image %s: want NAME@sha256:DIGEST (a digest never changes what it names) or NAME:TAG", reference)
+	}
+	if image.Name = name; named {
+		image.Name, image.NewName = entry, name
+	}
+	return image, nil
+}
+
+// written reports what a command did to the environment repo.
+func (g *globals) written(result promoter.Result, human func(io.Writer)) error {
+	return g.print(map[string]any{
+		"commit": result.Commit, "branch": result.Branch, "direct": result.Direct, "changed": !result.NoChange,
+	}, func(w io.Writer) {
+		if result.NoChange {
+			fmt.Fprintf(w, "nothing to do: %s at %s says so already\n", result.Branch, result.Commit.Short())
+			return
+		}
+		human(w)
+	})
+}

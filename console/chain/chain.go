@@ -1,0 +1,223 @@
+// Package chain joins what Git and the cluster know of one change into one chain.
+//
+// It is pure. Content decides: which commit put which digest into which
+// Environment is read from the trees; trailers only add what a tree cannot say,
+// such as the source commit.
+package chain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/gitsource/trailer"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/promoter/environment"
+)
+
+// Commit is one of the environment repo, with what its tree changed.
+type Commit struct {
+	gitsource.Commit
+	// Changes of image entries between the first parent and the commit.
+	Changes []ImageChange
+	// Merged are the commits that a merge brought in, newest first.
+	Merged []gitsource.Commit
+}
+
+// ImageChange is one image entry of an app in an Environment.
+type ImageChange struct {
+	App, Environment string
+	Before, After    string // references; empty for none
+}
+
+// Cluster is what one Application says of itself.
+type Cluster struct {
+	Name   string // of the Application
+	App    string
+	Spec   v1alpha1.ApplicationSpec
+	Status v1alpha1.ApplicationStatus
+}
+
+// In is all that is known.
+type In struct {
+	Commits  []Commit // of the followed branch, newest first
+	Clusters []Cluster
+	Holds    map[string]environment.Holds // by environment.HoldPath
+}
+
+// Stage is one line of a chain.
+type Stage struct {
+	Stage  string    `json:"stage"`
+	ID     string    `json:"id"`
+	At     time.Time `json:"at"`
+	Detail string    `json:"detail"`
+}
+
+// Of returns the chain of a subject: a commit id, a digest ("sha256:..."), a trace
+// id, or an app. It is ordered by time; empty if nothing is known.
+func Of(in In, subject string) []Stage {
+	var stages []Stage
+	for i := len(in.Commits) - 1; i >= 0; i-- {
+		commit := in.Commits[i]
+		if concerns(in, commit, subject) && !isRevert(commit) {
+			stages = append(stages, promotion(in, commit, subject)...)
+		}
+	}
+	slices.SortStableFunc(stages, func(a, b Stage) int { return a.At.Compare(b.At) })
+	return slices.CompactFunc(stages, func(a, b Stage) bool { return a == b })
+}
+
+func isRevert(commit Commit) bool { return len(trailer.Parse(commit.Message).Reverts) > 0 }
+
+// concerns reports whether a promotion belongs to the chain of a subject.
+func concerns(in In, commit Commit, subject string) bool {
+	if string(commit.ID) == subject {
+		return true
+	}
+	for _, merged := range commit.Merged {
+		if string(merged.ID) == subject {
+			return true
+		}
+	}
+	for _, change := range commit.Changes {
+		if change.App == subject || strings.HasPrefix(subject, "sha256:") && strings.HasSuffix(change.After, "@"+subject) {
+			return true
+		}
+	}
+	for _, line := range trailer.Parse(commit.Message).Changes {
+		if line.Trace == subject || line.Run == subject || line.Source != "" && strings.HasSuffix(line.Source, "@"+subject) {
+			return true
+		}
+	}
+	for _, cluster := range in.Clusters {
+		for _, entry := range cluster.Status.History {
+			if entry.TraceID == subject && strings.HasSuffix(entry.Revision, string(commit.ID)) {
+				return true
+			}
+		}
+	}
+	for _, revert := range reverts(in, commit.ID) {
+		if string(revert.ID) == subject {
+			return true
+		}
+	}
+	return false
+}
+
+// reverts are the commits that take one back.
+func reverts(in In, id gitsource.ObjectID) []Commit {
+	var found []Commit
+	for _, commit := range in.Commits {
+		if slices.Contains(trailer.Parse(commit.Message).Reverts, id) {
+			found = append(found, commit)
+		}
+	}
+	return found
+}
+
+// promotion is the chain of one commit.
+func promotion(in In, commit Commit, subject string) []Stage {
+	var stages []Stage
+	for _, line := range trailer.Parse(commit.Message).Changes {
+		if line.Source != "" {
+			stages = append(stages, Stage{Stage: "source", ID: line.Source, At: commit.Author.When, Detail: line.App})
+		}
+		if line.Run != "" {
+			stages = append(stages, Stage{Stage: "run", ID: line.Run, At: commit.Author.When, Detail: line.Image})
+		}
+	}
+	for _, merged := range slices.Backward(commit.Merged) {
+		stages = append(stages, Stage{Stage: "requested", ID: string(merged.ID), At: merged.Author.When, Detail: who(merged)})
+	}
+	stages = append(stages, Stage{Stage: "committed", ID: string(commit.ID), At: commit.Committer.When, Detail: who(commit.Commit)})
+	for _, change := range commit.Changes {
+		if isApp(in, subject) && change.App != subject {
+			continue
+		}
+		stages = append(stages, Stage{
+			Stage: "promoted", ID: change.After, At: commit.Committer.When, Detail: fmt.Sprintf("%s in %s, was %s", change.App, change.Environment, short(change.Before)),
+		})
+	}
+	for _, cluster := range in.Clusters {
+		stages = append(stages, applied(cluster, commit)...)
+	}
+	for _, revert := range reverts(in, commit.ID) {
+		stages = append(stages, Stage{Stage: "reverted", ID: string(revert.ID), At: revert.Committer.When, Detail: who(revert.Commit)})
+		stages = append(stages, held(in, commit, revert)...)
+		stages = append(stages, restored(in, revert)...)
+	}
+	return stages
+}
+
+func isApp(in In, subject string) bool {
+	return slices.ContainsFunc(in.Clusters, func(c Cluster) bool { return c.App == subject })
+}
+
+// applied is what a cluster did with the commit.
+func applied(cluster Cluster, commit Commit) []Stage {
+	var stages []Stage
+	for _, entry := range cluster.Status.History {
+		if !strings.HasSuffix(entry.Revision, ":"+string(commit.ID)) {
+			continue
+		}
+		stages = append(stages, Stage{Stage: "applied", ID: entry.SetDigest, At: entry.AppliedAt.Time, Detail: cluster.Name})
+		if v := entry.Verdict; v != nil {
+			id := v.Bundle
+			if id == "" {
+				id = entry.SetDigest
+			}
+			stages = append(stages, Stage{Stage: "verdict", ID: id, At: v.At.Time, Detail: fmt.Sprintf("%s: %s %s: %s", cluster.Name, v.Outcome, v.Reason, v.Message)})
+		}
+	}
+	return stages
+}
+
+// held are the Holds that stand on what the commit brought in.
+func held(in In, commit, revert Commit) []Stage {
+	var stages []Stage
+	for _, change := range commit.Changes {
+		path := environment.HoldPath(change.Environment, change.App)
+		_, digest, _ := strings.Cut(change.After, "@")
+		for _, hold := range in.Holds[path].All() {
+			if hold.Digest == digest {
+				stages = append(stages, Stage{Stage: "held", ID: path, At: revert.Committer.When, Detail: hold.Digest + " " + hold.Reason})
+			}
+		}
+	}
+	return stages
+}
+
+// restored is where a cluster says that it is healthy with what the revert brought back.
+func restored(in In, revert Commit) []Stage {
+	var stages []Stage
+	for _, cluster := range in.Clusters {
+		last := cluster.Status.LastRevert
+		if last == nil || last.Commit != string(revert.ID) {
+			continue
+		}
+		detail := cluster.Name + ": Git and cluster agree again"
+		if !last.Settled {
+			detail = cluster.Name + ": not healthy yet"
+		}
+		stages = append(stages, Stage{Stage: "restored", ID: last.HealthySet, At: last.At.Time, Detail: detail})
+	}
+	return stages
+}
+
+func who(commit gitsource.Commit) string {
+	subject, _, _ := strings.Cut(commit.Message, "\n")
+	return commit.Author.Name + ": " + subject
+}
+
+func short(reference string) string {
+	name, digest, found := strings.Cut(reference, "@")
+	if !found {
+		if reference == "" {
+			return "not there"
+		}
+		return reference
+	}
+	return name[strings.LastIndexByte(name, '/')+1:] + "@" + digest[:min(len(digest), 19)]
+}
