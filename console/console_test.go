@@ -116,8 +116,10 @@ func TestReverts(t *testing.T) {
 		"two values":    {body: goodRevert + goodRevert, status: 400, want: `{"error":"body: more than one value"}`, counted: "malformed"},
 		"bad time":      {body: `{"at":"yesterday"}`, status: 400, want: "body: ", contains: true, counted: "malformed"},
 		"form":          {body: goodRevert, header: []string{"Content-Type", "text/plain"}, status: 415, want: `{"error":"want Content-Type: application/json"}`, counted: "malformed"},
-		"panic": {reverts: func(context.Context, v1alpha1.RevertRequest) (console.Reverted, error) { panic("bug") }, body: goodRevert,
-			status: 500, want: `{"error":"internal error"}`},
+		"panic": {
+			reverts: func(context.Context, v1alpha1.RevertRequest) (console.Reverted, error) { panic("bug") }, body: goodRevert,
+			status: 500, want: `{"error":"internal error"}`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			registry := prometheus.NewPedanticRegistry()
