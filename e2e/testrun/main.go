@@ -19,6 +19,7 @@ const usage = `usage: go run ./e2e/testrun [COMMAND], in the root of the checkou
   verify     check the generated files, go.mod and go.sum
   generate   write the generated files anew
   tools      install what the others use into the user's cache
+  demo       as root: the demo as an unprivileged user, as the last part of all does it
   vuln       look up known vulnerabilities in what is called (needs the network)
 `
 
@@ -45,7 +46,7 @@ func run(ctx context.Context, args []string) error {
 		command = args[0]
 	}
 	steps := map[string]func(context.Context) error{
-		"": testAll, "lint": lint, "verify": verify, "generate": generate, "vuln": vuln,
+		"": testAll, "lint": lint, "verify": verify, "generate": generate, "vuln": vuln, "demo": demo,
 		"tools": func(ctx context.Context) error { return install(ctx, allTools()...) },
 	}
 	step, known := steps[command]

@@ -29,6 +29,18 @@ func (s stage) source() string { return filepath.Join(s.dir, "src") }
 func (s stage) home() string   { return filepath.Join(s.dir, "home") }
 func (s stage) temp() string   { return filepath.Join(s.dir, "tmp") }
 
+// demo prepares the test bed and plays the demo as the user.
+func demo(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return errors.New("demo as an unprivileged user: only root can become one (make demo plays it as the user that you are)")
+	}
+	testbed, err := prepare(ctx)
+	if err != nil {
+		return err
+	}
+	return demoAsUser(ctx, testbed)
+}
+
 // demoAsUser plays `make demo` as a user without rights, with the Kubernetes that is in the test bed's folder already.
 func demoAsUser(ctx context.Context, testbed string) error {
 	if !exists("e2e/demo") {
