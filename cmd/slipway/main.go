@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -16,7 +15,6 @@ func main() {
 	wire.Child()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(execute(ctx, &globals{out: os.Stdout, env: os.Getenv}, os.Args[1:], func(err error) {
-		fmt.Fprintln(os.Stderr, "slipway:", err)
-	}))
+	g := &globals{out: os.Stdout, env: os.Getenv}
+	os.Exit(execute(ctx, g, os.Args[1:], func(err error) { g.complain(os.Stderr, err) }))
 }

@@ -21,6 +21,15 @@ func (g *globals) print(v any, human func(io.Writer)) error {
 	return nil
 }
 
+// complain writes an error, in the form that was asked for.
+func (g *globals) complain(w io.Writer, err error) {
+	if g.output == "json" {
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": err.Error()}) // there is nobody left to tell
+		return
+	}
+	fmt.Fprintln(w, "slipway:", err)
+}
+
 // table writes rows under a header, in columns.
 func table(w io.Writer, header string, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)

@@ -32,6 +32,8 @@ type globals struct {
 
 	out io.Writer
 	env func(string) string
+
+	begun bool // the command line was understood; errors from here on are not about it
 }
 
 // errNo is a plain "no" as the answer; the text was printed already.
@@ -50,6 +52,9 @@ func execute(ctx context.Context, g *globals, args []string, complain func(error
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
+	}
+	if !g.begun {
+		err = usageError{err}
 	}
 	if !errors.Is(err, errNo) {
 		complain(err)
@@ -103,11 +108,18 @@ differences, an image is held, an environment is frozen, something is not ready)
 		return nil
 	}
 	root.AddCommand(
-		initCommand(g), installCommand(g), upCommand(g), upCommand(g),
+		initCommand(g), installCommand(g), upCommand(g),
 		statusCommand(g), diffCommand(g), traceCommand(g),
 		promoteCommand(g), rollbackCommand(g), holdCommand(g), freezeCommand(g), pauseCommand(g),
 		versionCommand(g),
 	)
+	for _, cmd := range root.Commands() {
+		run := cmd.RunE
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			g.begun = true
+			return run(cmd, args)
+		}
+	}
 	return root
 }
 
