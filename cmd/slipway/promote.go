@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/promoter"
 	"github.com/slipway-cd/slipway/promoter/edit"
 	"github.com/slipway-cd/slipway/promoter/environment"
@@ -29,7 +31,7 @@ A held image is refused (exit code 3) until a person lifts the hold; so is every
 promotion into a frozen environment.`,
 		Example: `  slipway promote shop --env dev --image registry.example/shop@sha256:...
   slipway promote shop --env production              # what dev has; opens a request
-  slipway promote shop --env production --merge      # opens it, if need be, and merges it`,
+  slipway promote shop --env production --merge      # merges the open request; opens one if there is none`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			request := promoter.Request{
@@ -65,9 +67,23 @@ func (g *globals) promote(ctx context.Context, request promoter.Request, merge b
 		return err
 	}
 	request.Author = author
-	p, err := g.promoter(ctx)
+	repo, target, err := g.open(ctx)
 	if err != nil {
 		return err
+	}
+	p, err := promoter.New(promoter.Options{Repo: repo, Branch: g.branch, URL: target})
+	if err != nil {
+		return err
+	}
+	if merge && len(request.Images) == 0 && request.From == "" && !request.Lift {
+		// What is merged is what people have looked at, also when the environment before has gone on.
+		result, err := p.Merge(ctx, request.Environment, request.App, author, request.Reason)
+		if err == nil {
+			return g.promoted(request, result)
+		}
+		if !errors.Is(err, gitsource.ErrNotFound) {
+			return err
+		}
 	}
 	result, err := p.Promote(ctx, request)
 	if err != nil {
@@ -78,6 +94,10 @@ func (g *globals) promote(ctx context.Context, request promoter.Request, merge b
 			return err
 		}
 	}
+	return g.promoted(request, result)
+}
+
+func (g *globals) promoted(request promoter.Request, result promoter.Result) error {
 	return g.written(result, func(w io.Writer) {
 		if !result.Direct {
 			fmt.Fprintf(w, "request for %s in %s: branch %s at %s\n", request.App, request.Environment, result.Branch, result.Commit.Short())
