@@ -7,6 +7,7 @@ package bare
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -18,6 +19,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -50,8 +53,12 @@ type Push struct {
 // Options of a Host.
 type Options struct {
 	Root string // folder of the repositories
-	// OnPush is called after refs have moved, once for each; nil for nobody.
+	// OnPush is called after refs have moved, once for each and by name within one push; nil for
+	// nobody. Pushes at the same time are told of in any order. An event is a hint: none may come
+	// when the pusher goes away before the answer.
 	OnPush func(Push)
+	// MaxPush bounds the pack of one push, in bytes; default 256 MiB.
+	MaxPush int64
 	// Tokens are given as the password of basic authentication, with any user name. None: everybody may do everything.
 	Tokens []Token
 }
@@ -61,13 +68,25 @@ type Host struct {
 	root, git, backend string
 	onPush             func(Push)
 	tokens             []Token
+	maxPush            int64
 
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex // of repositories being pushed to
 }
 
+// defaultMaxPush is far above what an environment repo needs.
+const defaultMaxPush = 256 << 20
+
 // New finds git and its http-backend.
 func New(o Options) (*Host, error) {
+	for _, token := range o.Tokens {
+		if token.Secret.Empty() {
+			return nil, errors.New("git host: a token is empty; it would let in everybody who gives no password")
+		}
+	}
+	if o.MaxPush < 0 {
+		return nil, fmt.Errorf("git host: largest push of %d bytes: want a positive number, or 0 for %d", o.MaxPush, defaultMaxPush)
+	}
 	git, err := exec.LookPath("git")
 	if err != nil {
 		return nil, errors.New("git host: git is not installed (Debian: apt install git)")
@@ -79,7 +98,7 @@ func New(o Options) (*Host, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("git host: %w", err)
 	}
-	h := &Host{root: root, git: git, onPush: o.OnPush, tokens: o.Tokens, locks: map[string]*sync.Mutex{}}
+	h := &Host{root: root, git: git, onPush: o.OnPush, tokens: o.Tokens, maxPush: cmp.Or(o.MaxPush, defaultMaxPush), locks: map[string]*sync.Mutex{}}
 	out, err := h.run(context.Background(), root, "--exec-path")
 	if err != nil {
 		return nil, err
@@ -127,10 +146,9 @@ func (h *Host) Create(ctx context.Context, name string) error {
 		return err
 	}
 	dir := filepath.Join(h.root, name+".git")
-	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
-		if _, err := h.run(ctx, h.root, "init", "-q", "--bare", "-b", "main", dir); err != nil {
-			return err
-		}
+	// Git completes a half-made repository, and keeps what it finds in a whole one.
+	if _, err := h.run(ctx, h.root, "init", "-q", "--bare", "-b", "main", dir); err != nil {
+		return err
 	}
 	for key, value := range map[string]string{
 		"http.receivepack":              "true",
@@ -139,7 +157,7 @@ func (h *Host) Create(ctx context.Context, name string) error {
 		"receive.denyDeletes":           "false", // requests are branches, removed once they are merged
 		"receive.fsckObjects":           "true",
 		"gc.auto":                       "0", // a pushed repository is not repacked under its readers' feet
-		"receive.maxInputSize":          "268435456",
+		"receive.maxInputSize":          strconv.FormatInt(h.maxPush, 10),
 	} {
 		if _, err := h.run(ctx, dir, "config", key, value); err != nil {
 			return err
@@ -193,12 +211,26 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	backend := &cgi.Handler{Path: h.backend, Root: "/", Dir: dir, Env: append(h.environment(),
 		"GIT_PROJECT_ROOT="+h.root, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=git")}
-	r.Header.Del("Authorization")
+	r = forBackend(r, service)
 	if r.Method != http.MethodPost || service != "git-receive-pack" {
 		backend.ServeHTTP(w, r)
 		return
 	}
 	h.push(name, dir, func() { backend.ServeHTTP(w, r) })
+}
+
+// forBackend returns the request as the backend may see it: without the token, and
+// with the one service that the token was checked for.
+func forBackend(r *http.Request, service string) *http.Request {
+	r = r.Clone(r.Context())
+	r.Header.Del("Authorization")
+	if r.URL.RawQuery != "" {
+		r.URL.RawQuery = "service=" + service
+	}
+	// Git sends what is larger than its buffer in chunks. Package cgi refuses these, because
+	// CGI has no word for a body of unknown length; http-backend reads it to its end.
+	r.TransferEncoding = nil
+	return r
 }
 
 // push serves one push at a time for each repository, so that what it moved is known.
@@ -242,6 +274,7 @@ func compare(name string, before, after map[string]gitsource.ObjectID) []Push {
 			moved = append(moved, Push{Repo: name, Ref: ref, Old: id})
 		}
 	}
+	slices.SortFunc(moved, func(a, b Push) int { return cmp.Compare(a.Ref, b.Ref) })
 	return moved
 }
 
