@@ -45,7 +45,7 @@ func (p *pass) pointAt(ctx context.Context, objects []*unstructured.Unstructured
 			return nil, err
 		}
 		objects = append(append([]*unstructured.Unstructured{}, objects...), stored...)
-		keepStable(live, inUse)
+		keepStable(live, ref, inUse)
 	}
 	out := make([]*unstructured.Unstructured, 0, len(objects))
 	for _, object := range objects {
@@ -87,10 +87,10 @@ func (p *pass) liveRollout(ctx context.Context, ref manifests.Ref) (*v1alpha1.Ro
 	return &live, nil
 }
 
-// keepStable keeps the stored Bundle of the stable version while another one comes in.
-func keepStable(live *v1alpha1.Rollout, inUse map[manifests.Ref]string) {
+// keepStable keeps the stored Bundle of the stable version until the wanted one is stable itself.
+func keepStable(live *v1alpha1.Rollout, wanted v1alpha1.BundleRef, inUse map[manifests.Ref]string) {
 	stable := live.Status.Stable
-	if stable == nil || (live.Spec.Bundle != nil && live.Spec.Bundle.Digest == stable.Digest && live.Status.Phase == v1alpha1.PhaseHealthy) {
+	if stable == nil || stable.Digest == wanted.Digest {
 		return
 	}
 	why := "used by the stable version of Rollout " + live.Namespace + "/" + live.Name

@@ -67,6 +67,9 @@ func (g *globals) trace(ctx context.Context, subject string, limit int) ([]chain
 		return nil, err
 	}
 	for _, cluster := range in.Clusters {
+		if cluster.Spec.Environment == "" {
+			continue
+		}
 		name := environment.HoldPath(cluster.Spec.Environment, cluster.App)
 		content, err := snapshot.Tree.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {

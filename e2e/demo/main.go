@@ -22,11 +22,12 @@ import (
 func main() {
 	keep := flag.Bool("keep", false, "leave everything running at the end, until Ctrl-C")
 	node := flag.String("node", "auto", "what runs the pods: auto, real (needs root) or kwok (simulated)")
+	bin := flag.String("bin", "", "folder with the binaries; those that it lacks are built")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	t := &timeline{out: os.Stdout, start: time.Now()}
-	if err := run(ctx, t, *node, *keep); err != nil {
+	if err := run(ctx, t, *node, *bin, *keep); err != nil {
 		if ctx.Err() != nil {
 			t.say("interrupted; everything is cleaned up")
 			os.Exit(130)
@@ -36,7 +37,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, t *timeline, node string, keep bool) (err error) {
+func run(ctx context.Context, t *timeline, node, bin string, keep bool) (err error) {
 	kinds := map[string]cluster.NodeKind{"auto": cluster.NodeAuto, "real": cluster.NodeReal, "kwok": cluster.NodeKwok}
 	kind, known := kinds[node]
 	if !known {
@@ -46,7 +47,7 @@ func run(ctx context.Context, t *timeline, node string, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	w, err := world.Start(ctx, world.Options{Dir: dir, Node: kind, Log: t})
+	w, err := world.Start(ctx, world.Options{Dir: dir, Node: kind, Bin: bin, Log: t})
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}

@@ -222,14 +222,16 @@ func (s *story) unrelatedCommits(ctx context.Context) error {
 }
 
 func (s *story) handEdit(ctx context.Context) error {
-	edits := []struct{ namespace, name, app string }{{"hello", "hello", "hello"}, {"shop-production", "shop", "shop-production"}}
+	edits := []struct{ namespace, name, app, image string }{
+		{"hello", "hello", "hello", s.second}, {"shop-production", "shop", "shop-production", s.first},
+	}
 	for _, e := range edits {
 		var live appsv1.Deployment
 		if err := s.w.Kube.Get(ctx, client.ObjectKey{Namespace: e.namespace, Name: e.name}, &live); err != nil {
 			return err
 		}
 		before := live.Spec.Template.Spec.Containers[0].Image
-		live.Spec.Template.Spec.Containers[0].Image = s.first
+		live.Spec.Template.Spec.Containers[0].Image = e.image
 		if err := s.w.Kube.Update(ctx, &live, client.FieldOwner("kubectl-edit")); err != nil {
 			return err
 		}

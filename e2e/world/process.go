@@ -15,15 +15,23 @@ import (
 	"time"
 )
 
-// Binary compiles a command of this module, such as "slipway-agent", and returns
-// its path. Binaries with the build tag failpoints stop where they are told to.
+// Binary returns the path of a command of this module, such as "slipway-agent",
+// and compiles it unless Options.Bin has it. Binaries with the build tag failpoints
+// stop where they are told to.
 func (w *World) Binary(ctx context.Context, command string, tags ...string) (string, error) {
 	name := strings.Join(append([]string{command}, tags...), "-")
-	dir, err := w.folder("bin")
-	if err != nil {
-		return "", err
+	if w.bin != "" {
+		ready := filepath.Join(w.bin, name)
+		if _, err := os.Stat(ready); err == nil {
+			return filepath.Abs(ready)
+		}
 	}
-	path := filepath.Join(dir, name)
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("build of %s: %w", name, err)
+	}
+	// Always at the same place, so that go sees what is up to date and does not link again.
+	path := filepath.Join(strings.TrimSpace(string(root)), "bin", "test", name)
 	build := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", path, "github.com/slipway-cd/slipway/cmd/"+command)
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build of %s: %w\n%s", name, err, out)

@@ -43,6 +43,7 @@ type Options struct {
 	Dir      string           // for everything; kept by Stop
 	Node     cluster.NodeKind // what runs the pods
 	AuditLog bool             // of the API server
+	Bin      string           // folder with binaries that were built already; may be empty
 	Log      io.Writer        // progress lines
 }
 
@@ -55,6 +56,7 @@ type World struct {
 	Repo     *gogit.Store     // the environment repo, as a person's clone
 	URL      string           // of the environment repo
 
+	bin       string
 	log       io.Writer
 	host      *bare.Host
 	address   string
@@ -71,7 +73,7 @@ func Start(ctx context.Context, o Options) (*World, error) {
 	if o.Dir == "" {
 		return nil, errors.New("world: a folder is required")
 	}
-	w := &World{Dir: o.Dir, log: o.Log}
+	w := &World{Dir: o.Dir, bin: o.Bin, log: o.Log}
 	if err := w.start(ctx, o); err != nil {
 		return nil, errors.Join(err, w.Stop())
 	}

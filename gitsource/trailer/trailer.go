@@ -46,7 +46,8 @@ type Block struct {
 	Other []string
 }
 
-var keyed = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9-]*)[ \t]*:[ \t]*(.*)$`)
+// keyed wants a value: "Samples:" above a list is a headline.
+var keyed = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9-]*)[ \t]*:[ \t]*(\S.*)$`)
 
 // Parse returns what the message's last paragraph says, if all of it is trailers.
 // What is not well-formed is ignored: a commit message is never a reason to stop.

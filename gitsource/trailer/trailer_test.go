@@ -26,6 +26,7 @@ func TestAppend(t *testing.T) {
 		{"foreign trailers stay", "S\n\nSigned-off-by: A <a@b>\n", "S\n\nSigned-off-by: A <a@b>\n" + lines},
 		{"own trailers are replaced", "S\n\nSlipway-Verdict: old\nAcked-by: B", "S\n\nAcked-by: B\n" + lines},
 		{"a last paragraph that is prose", "S\n\nnote: this\nis prose", "S\n\nnote: this\nis prose\n\n" + lines},
+		{"a headline over a list", "S\n\nSamples:\n  one\n", "S\n\nSamples:\n  one\n\n" + lines},
 		{"empty", "", lines},
 	} {
 		t.Run(test.name, func(t *testing.T) {
