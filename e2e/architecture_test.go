@@ -34,7 +34,7 @@ var layers = map[layer][]string{
 		"manifests", "manifests/v1alpha1", "manifests/install",
 		"reconciler/plan", "rollout/analysis",
 		"promoter/edit", "promoter/environment", "promoter/undo",
-		"builder", "builder/pipeline", "policy",
+		"builder", "builder/pipeline", "console/chain", "policy",
 	},
 	adapter: {
 		"gitsource/gogit", "gitsource/oci", "gitsource/forge/...", "manifests/render", "reconciler/apply", "reconciler/report",

@@ -66,7 +66,12 @@ func Of(in In, subject string) []Stage {
 		}
 	}
 	slices.SortStableFunc(stages, func(a, b Stage) int { return a.At.Compare(b.At) })
-	return slices.CompactFunc(stages, func(a, b Stage) bool { return a == b })
+	seen := map[Stage]bool{}
+	return slices.DeleteFunc(stages, func(s Stage) bool {
+		told := seen[s]
+		seen[s] = true
+		return told
+	})
 }
 
 func isRevert(commit Commit) bool { return len(trailer.Parse(commit.Message).Reverts) > 0 }
@@ -98,7 +103,7 @@ func concerns(in In, commit Commit, subject string) bool {
 			}
 		}
 	}
-	for _, revert := range reverts(in, commit.ID) {
+	for _, revert := range reverts(in, commit) {
 		if string(revert.ID) == subject {
 			return true
 		}
@@ -106,15 +111,45 @@ func concerns(in In, commit Commit, subject string) bool {
 	return false
 }
 
-// reverts are the commits that take one back.
-func reverts(in In, id gitsource.ObjectID) []Commit {
+// reverts are the commits that take one back: they name it, or they take an
+// image of it out again and say that they revert, or its image is held since.
+// An agent that fetched several commits at once names the newest of them, and a
+// squash merge loses what was named.
+func reverts(in In, commit Commit) []Commit {
 	var found []Commit
-	for _, commit := range in.Commits {
-		if slices.Contains(trailer.Parse(commit.Message).Reverts, id) {
-			found = append(found, commit)
+	for _, other := range in.Commits {
+		named := slices.Contains(trailer.Parse(other.Message).Reverts, commit.ID)
+		if named && (len(commit.Changes) > 0 || len(other.Changes) == 0) || slices.ContainsFunc(commit.Changes, func(c ImageChange) bool { return takesBack(in, other, commit, c) }) {
+			found = append(found, other)
 		}
 	}
 	return found
+}
+
+// takesBack reports whether other is what ended a change of commit, and no newer version but a step back.
+func takesBack(in In, other, commit Commit, change ImageChange) bool {
+	if end := ended(in, commit, change); end < 0 || in.Commits[end].ID != other.ID {
+		return false
+	}
+	_, digest, _ := strings.Cut(change.After, "@")
+	_, held := in.Holds[environment.HoldPath(change.Environment, change.App)].Find("", digest)
+	return held || isRevert(other)
+}
+
+// ended is the index of the first commit after it that takes a changed image out again; -1 while it stands.
+func ended(in In, commit Commit, change ImageChange) int {
+	for i := position(in, commit.ID) - 1; i >= 0; i-- {
+		for _, later := range in.Commits[i].Changes {
+			if later.App == change.App && later.Environment == change.Environment && later.Before == change.After {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+func position(in In, id gitsource.ObjectID) int {
+	return slices.IndexFunc(in.Commits, func(c Commit) bool { return c.ID == id })
 }
 
 // promotion is the chain of one commit.
@@ -141,9 +176,9 @@ func promotion(in In, commit Commit, subject string) []Stage {
 		})
 	}
 	for _, cluster := range in.Clusters {
-		stages = append(stages, applied(cluster, commit)...)
+		stages = append(stages, applied(in, cluster, commit)...)
 	}
-	for _, revert := range reverts(in, commit.ID) {
+	for _, revert := range reverts(in, commit) {
 		stages = append(stages, Stage{Stage: "reverted", ID: string(revert.ID), At: revert.Committer.When, Detail: who(revert.Commit)})
 		stages = append(stages, held(in, commit, revert)...)
 		stages = append(stages, restored(in, revert)...)
@@ -156,11 +191,14 @@ func isApp(in In, subject string) bool {
 }
 
 // applied is what a cluster did with the commit.
-func applied(cluster Cluster, commit Commit) []Stage {
+func applied(in In, cluster Cluster, commit Commit) []Stage {
 	var stages []Stage
 	for _, entry := range cluster.Status.History {
-		if !strings.HasSuffix(entry.Revision, ":"+string(commit.ID)) {
+		if !carries(in, cluster, entry, commit) {
 			continue
+		}
+		if a := cluster.Status.Attempted; a != nil && a.At != nil && a.SetDigest == entry.SetDigest {
+			stages = append(stages, Stage{Stage: "fetched", ID: a.Revision, At: a.At.Time, Detail: cluster.Name})
 		}
 		stages = append(stages, Stage{Stage: "applied", ID: entry.SetDigest, At: entry.AppliedAt.Time, Detail: cluster.Name})
 		if v := entry.Verdict; v != nil {
@@ -170,8 +208,37 @@ func applied(cluster Cluster, commit Commit) []Stage {
 			}
 			stages = append(stages, Stage{Stage: "verdict", ID: id, At: v.At.Time, Detail: fmt.Sprintf("%s: %s %s: %s", cluster.Name, v.Outcome, v.Reason, v.Message)})
 		}
+		for _, mark := range cluster.Status.Marks {
+			if mark.SetDigest == entry.SetDigest {
+				stages = append(stages, Stage{Stage: "marked", ID: mark.SetDigest, At: mark.Verdict.At.Time, Detail: cluster.Name + ": this Set is not applied again"})
+			}
+		}
 	}
 	return stages
+}
+
+// carries reports whether a Set was rendered from the commit, or from a later
+// one at which the commit's image still stood: agents fetch tips, not each commit.
+func carries(in In, cluster Cluster, entry v1alpha1.HistoryEntry, commit Commit) bool {
+	if strings.HasSuffix(entry.Revision, ":"+string(commit.ID)) {
+		return true
+	}
+	revision, err := gitsource.ParseRevision(entry.Revision)
+	if err != nil {
+		return false
+	}
+	at := position(in, revision.ID)
+	return at >= 0 && at < position(in, commit.ID) && slices.ContainsFunc(commit.Changes, func(c ImageChange) bool {
+		return c.App == cluster.App && c.Environment == cluster.Spec.Environment && ended(in, commit, c) < at && contains(entry.Images, c.After)
+	})
+}
+
+// contains looks for a digest, since images may be renamed on the way, else for the reference.
+func contains(images []string, reference string) bool {
+	_, digest, pinned := strings.Cut(reference, "@")
+	return slices.ContainsFunc(images, func(image string) bool {
+		return image == reference || pinned && strings.HasSuffix(image, "@"+digest)
+	})
 }
 
 // held are the Holds that stand on what the commit brought in.
