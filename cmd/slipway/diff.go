@@ -93,6 +93,9 @@ func (g *globals) diff(ctx context.Context, ref string, names []string) (diffs [
 		if line.Differences, err = differ.Diff(ctx, snapshot, app); err != nil {
 			line.Error = err.Error()
 		}
+		if line.Differences == nil {
+			line.Differences = []wire.Difference{} // an empty list in JSON, not null
+		}
 		diffs = append(diffs, line)
 	}
 	if len(diffs) < len(names) {

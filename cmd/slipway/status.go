@@ -145,6 +145,9 @@ func printStatus(w io.Writer, lines []applicationStatus) {
 		if !line.Ready {
 			fmt.Fprintf(w, "%s: %s\n", line.Name, line.Message)
 		}
+		if failed, err := gitsource.ParseRevision(line.Failed); err == nil {
+			fmt.Fprintf(w, "%s: marked: what %s renders to failed and is not applied again\n", line.Name, failed.ID.Short())
+		}
 	}
 }
 

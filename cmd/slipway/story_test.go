@@ -139,6 +139,23 @@ func TestPromoteAndMerge(t *testing.T) {
 	f.stands("production", third)
 }
 
+// Without a cluster, trace tells what stands in Git.
+func TestTrace(t *testing.T) {
+	f := newFleet(t)
+	f.slipway(exitDone, "promote", "shop", "--env", "dev", "--image", second)
+	commit := f.tip()
+	f.slipway(exitDone, "rollback", "shop", "--env", "dev", "-m", "slow")
+	_, digest, _ := strings.Cut(second, "@")
+	for _, subject := range []string{commit, commit[:8], digest, second} {
+		out := f.slipway(exitDone, "trace", subject)
+		for _, want := range []string{"committed", commit[:12], "promoted", "reverted", f.tip()[:12], "held", "cluster", "could not be read"} {
+			f.says(out, want)
+		}
+	}
+	f.says(f.slipway(exitDone, "trace", "shop"), commit[:12])
+	f.says(f.slipway(exitFailed, "trace", "0123456789"), "nothing is known")
+}
+
 func TestHold(t *testing.T) {
 	f := newFleet(t)
 	f.says(f.slipway(exitDone, "hold", "shop", "--env", "dev", "--image", second, "-m", "leaks memory"), "held in dev")

@@ -7,7 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -26,7 +28,8 @@ func traceCommand(g *globals) *cobra.Command {
 		Short: "Follow one change through Git and the cluster, and back",
 		Long: `Follow one change through Git and the cluster: who promoted it, when it was applied, how
 it was judged, and how it came back. SUBJECT is a commit of the environment repo (a
-promotion, a request or a revert), an image digest, a trace id, or an app.`,
+promotion, a request or a revert), an image digest, a trace id, an app or an Application.
+Without a cluster it tells what Git knows.`,
 		Example: `  slipway trace 1a2b3c4
   slipway trace sha256:...
   slipway trace shop -o json`,
@@ -51,19 +54,26 @@ func (g *globals) trace(ctx context.Context, subject string, limit int) ([]chain
 	if id, err := g.commitID(ctx, repo, subject); err == nil {
 		subject = string(id)
 	}
-	in := chain.In{Holds: map[string]environment.Holds{}}
-	if in.Clusters, err = g.clusters(ctx); err != nil {
-		return nil, err
+	if _, digest, found := strings.Cut(subject, "@"); found {
+		subject = digest
 	}
+	in := chain.In{Holds: map[string]environment.Holds{}}
+	var unseen error // of the cluster; what Git knows is told all the same
+	in.Clusters, unseen = g.clusters(ctx)
 	tip, err := repo.Fetch(ctx, "refs/heads/"+g.branch)
 	if err != nil {
 		return nil, err
 	}
-	if in.Commits, err = history(ctx, repo, tip.ID, in.Clusters, limit); err != nil {
-		return nil, err
-	}
 	snapshot, err := repo.SnapshotOf(ctx, tip.ID)
 	if err != nil {
+		return nil, err
+	}
+	elsewhere, err := declared(snapshot.Tree, in.Clusters)
+	if err != nil {
+		return nil, err
+	}
+	in.Clusters = append(in.Clusters, elsewhere...)
+	if in.Commits, err = history(ctx, repo, tip.ID, in.Clusters, limit); err != nil {
 		return nil, err
 	}
 	for _, cluster := range in.Clusters {
@@ -84,9 +94,50 @@ func (g *globals) trace(ctx context.Context, subject string, limit int) ([]chain
 	}
 	stages := chain.Of(in, subject)
 	if len(stages) == 0 {
-		return nil, fmt.Errorf("%s: nothing is known of it in the newest %d commits of %s and the status of %d applications", subject, limit, g.branch, len(in.Clusters))
+		nothing := fmt.Errorf("%s: nothing is known of it in the newest %d commits of %s and the status of the Applications", subject, limit, g.branch)
+		return nil, errors.Join(nothing, unseen)
+	}
+	if unseen != nil {
+		stages = append(stages, chain.Stage{Stage: "unknown", ID: "cluster", At: time.Now(), Detail: "could not be read: " + unseen.Error()})
 	}
 	return stages, nil
+}
+
+// declared are the apps of slipway.yaml that no Application of this cluster is of.
+func declared(tree gitsource.Tree, clusters []chain.Cluster) ([]chain.Cluster, error) {
+	content, err := tree.ReadFile(environment.DeliveryPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	delivery, err := environment.Parse(content)
+	if err != nil {
+		return nil, err
+	}
+	var found []chain.Cluster
+	for _, env := range delivery.Environments {
+		head, rest, _ := strings.Cut(env.Path, "{app}")
+		dir, prefix := path.Split(head)
+		suffix, _, _ := strings.Cut(rest, "/")
+		entries, err := tree.ReadDir(path.Clean(dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, entry := range entries {
+			app := strings.TrimSuffix(strings.TrimPrefix(entry.Name(), prefix), suffix)
+			at, err := tree.Entry(env.AppPath(app))
+			if err != nil {
+				return nil, err
+			}
+			known := slices.ContainsFunc(clusters, func(c chain.Cluster) bool { return c.App == app && c.Spec.Environment == env.Name })
+			if at.Kind == gitsource.Directory && !known {
+				found = append(found, chain.Cluster{App: app, Spec: v1alpha1.ApplicationSpec{Environment: env.Name, Path: env.AppPath(app)}})
+			}
+		}
+	}
+	return found, nil
 }
 
 func (g *globals) clusters(ctx context.Context) ([]chain.Cluster, error) {

@@ -34,7 +34,7 @@ type ImageChange struct {
 
 // Cluster is what one Application says of itself.
 type Cluster struct {
-	Name   string // of the Application
+	Name   string // of the Application; empty for an app that only Git knows
 	App    string
 	Spec   v1alpha1.ApplicationSpec
 	Status v1alpha1.ApplicationStatus
@@ -56,7 +56,7 @@ type Stage struct {
 }
 
 // Of returns the chain of a subject: a commit id, a digest ("sha256:..."), a trace
-// id, or an app. It is ordered by time; empty if nothing is known.
+// id, an app or an Application. It is ordered by time; empty if nothing is known.
 func Of(in In, subject string) []Stage {
 	var stages []Stage
 	for i := len(in.Commits) - 1; i >= 0; i-- {
@@ -87,7 +87,7 @@ func concerns(in In, commit Commit, subject string) bool {
 		}
 	}
 	for _, change := range commit.Changes {
-		if change.App == subject || strings.HasPrefix(subject, "sha256:") && strings.HasSuffix(change.After, "@"+subject) {
+		if about(in, subject, change) || strings.HasPrefix(subject, "sha256:") && strings.HasSuffix(change.After, "@"+subject) {
 			return true
 		}
 	}
@@ -168,7 +168,7 @@ func promotion(in In, commit Commit, subject string) []Stage {
 	}
 	stages = append(stages, Stage{Stage: "committed", ID: string(commit.ID), At: commit.Committer.When, Detail: who(commit.Commit)})
 	for _, change := range commit.Changes {
-		if isApp(in, subject) && change.App != subject {
+		if isApp(in, subject) && !about(in, subject, change) {
 			continue
 		}
 		stages = append(stages, Stage{
@@ -186,8 +186,16 @@ func promotion(in In, commit Commit, subject string) []Stage {
 	return stages
 }
 
+// isApp reports whether a subject is an app or an Application.
 func isApp(in In, subject string) bool {
-	return slices.ContainsFunc(in.Clusters, func(c Cluster) bool { return c.App == subject })
+	return slices.ContainsFunc(in.Clusters, func(c Cluster) bool { return c.App == subject || c.Name == subject })
+}
+
+// about reports whether a subject is the app of a change, or the Application that follows it.
+func about(in In, subject string, change ImageChange) bool {
+	return change.App == subject || slices.ContainsFunc(in.Clusters, func(c Cluster) bool {
+		return c.Name == subject && c.App == change.App && c.Spec.Environment == change.Environment
+	})
 }
 
 // applied is what a cluster did with the commit.

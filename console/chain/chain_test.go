@@ -98,6 +98,7 @@ func TestOf(t *testing.T) {
 		"an earlier version":               {failed(2, named), string(id(1)), "source run committed promoted applied verdict"},
 		"a trace id":                       {failed(2, named), "0123", "source run committed promoted applied verdict"},
 		"the commit it was built from":     {failed(2, named), string(id(77)), "source run committed promoted applied verdict"},
+		"another Application":              {failed(2, named), "shop-dev", ""},
 		"a commit that promotes nothing":   {failed(4, named), string(id(3)), "committed"},
 		"an image that is nowhere":         {failed(2, named), digest(8), ""},
 		"nothing that could be a subject":  {failed(2, named), "x", ""},
@@ -128,6 +129,13 @@ func TestNewerVersionIsNoRevert(t *testing.T) {
 	in.Clusters[0].Status.LastRevert = nil
 	if got := names(chain.Of(in, string(id(2)))); got != "requested committed promoted applied verdict marked" {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestApplication(t *testing.T) {
+	got := names(chain.Of(failed(2, trailer.Block{Reverts: []gitsource.ObjectID{id(2)}}), "shop-production"))
+	if want := "source run committed promoted applied verdict " + whole; !strings.HasPrefix(got, want) {
+		t.Errorf("got %s, want first %s", got, want)
 	}
 }
 
