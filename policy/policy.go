@@ -10,7 +10,7 @@ import "fmt"
 type Outcome uint8
 
 const (
-	Deny  Outcome = iota // zero value: forgetting a rule must not open the gate
+	Deny Outcome = iota // zero value: forgetting a rule must not open the gate
 	Allow
 )
 

@@ -61,7 +61,8 @@ func NewSource(o SourceOptions) (*SourceReconciler, error) {
 func (r *SourceReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.GitSource{}, builder.WithPredicates(
-			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}),
+		)).
 		WatchesRawSource(source.Channel(r.nudges, &handler.EnqueueRequestForObject{})).
 		Complete(r)
 }

@@ -27,43 +27,51 @@ func TestPodOf(t *testing.T) {
 		want   analysis.Pod
 	}{
 		"ready": {
-			"n", corev1.PodStatus{
+			"n",
+			corev1.PodStatus{
 				Conditions:        []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
 				ContainerStatuses: []corev1.ContainerStatus{{State: running(time.Minute)}},
 			},
 			analysis.Pod{Scheduled: true, Ready: true, Running: time.Minute},
 		},
 		"without a node": {
-			"", corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "no cpu"}}},
+			"",
+			corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "no cpu"}}},
 			analysis.Pod{Reason: "Unschedulable", Message: "no cpu"},
 		},
 		"without its image": {
-			"n", corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{State: waiting("ImagePullBackOff", "not found")}}},
+			"n",
+			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{State: waiting("ImagePullBackOff", "not found")}}},
 			analysis.Pod{Scheduled: true, Reason: "ImagePullBackOff", Message: "not found"},
 		},
 		"being created": {
-			"n", corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{State: waiting("ContainerCreating", "")}}},
+			"n",
+			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{State: waiting("ContainerCreating", "")}}},
 			analysis.Pod{Scheduled: true},
 		},
 		"crashing": {
-			"n", corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+			"n",
+			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
 				Name: "web", RestartCount: 4, State: waiting("CrashLoopBackOff", "back-off"), LastTerminationState: ended(2),
 			}}},
 			analysis.Pod{Scheduled: true, Reason: "CrashLoopBackOff", Message: "container web ended with exit code 2 (Error)", Restarts: 4},
 		},
 		"between two crashes": {
-			"n", corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "web", RestartCount: 1, State: ended(1)}}},
+			"n",
+			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "web", RestartCount: 1, State: ended(1)}}},
 			analysis.Pod{Scheduled: true, Exited: true, Reason: "Error", Message: "container web ended with exit code 1 (Error)", Restarts: 1},
 		},
 		"its init container crashes": {
-			"n", corev1.PodStatus{
+			"n",
+			corev1.PodStatus{
 				InitContainerStatuses: []corev1.ContainerStatus{{Name: "migrate", RestartCount: 3, State: waiting("CrashLoopBackOff", ""), LastTerminationState: ended(1)}},
 				ContainerStatuses:     []corev1.ContainerStatus{{State: waiting("PodInitializing", "")}},
 			},
 			analysis.Pod{Scheduled: true, Reason: "CrashLoopBackOff", Message: "container migrate ended with exit code 1 (Error)", Restarts: 3},
 		},
 		"evicted": {
-			"n", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory"},
+			"n",
+			corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory"},
 			analysis.Pod{Scheduled: true, Reason: "Evicted", Message: "low on memory"},
 		},
 	} {

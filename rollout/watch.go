@@ -80,7 +80,8 @@ func (r *Reconciler) sources(own cache.Cache) []source.Source {
 		sources = append(sources, source.Kind(own, client.Object(object), handler.EnqueueRequestsFromMapFunc(
 			func(ctx context.Context, object client.Object) []reconcile.Request {
 				return r.rollouts(ctx, object.GetNamespace(), indexApplied, kind.Kind+"/"+object.GetName())
-			})))
+			},
+		)))
 	}
 	return sources
 }

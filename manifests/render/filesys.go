@@ -122,7 +122,8 @@ func (k kustomizeFiles) ReadDir(name string) ([]string, error) {
 
 // Opening, globbing and walking are not part of a build; a plugin that tries is told so.
 
-func (kustomizeFiles) Open(string) (filesys.File, error)        { return nil, errors.ErrUnsupported }
+func (kustomizeFiles) Open(string) (filesys.File, error) { return nil, errors.ErrUnsupported }
+
 func (kustomizeFiles) Glob(string) ([]string, error)            { return nil, errors.ErrUnsupported }
 func (kustomizeFiles) Walk(string, filepath.WalkFunc) error     { return errors.ErrUnsupported }
 func (kustomizeFiles) Create(string) (filesys.File, error)      { return nil, errReadOnly }

@@ -214,7 +214,8 @@ func resolveDependencies(loaded *chart.Chart, values map[string]any, spec Spec) 
 		has := slices.ContainsFunc(loaded.Dependencies(), func(sub *chart.Chart) bool { return sub.Name() == wanted.Name })
 		if !has {
 			return &Error{Path: path.Join(spec.Path, "Chart.yaml"), Cause: fmt.Errorf(
-				"dependency %q is not in charts/ (commit what 'helm dependency build' puts there)", wanted.Name)}
+				"dependency %q is not in charts/ (commit what 'helm dependency build' puts there)", wanted.Name,
+			)}
 		}
 	}
 	if err := chartutil.ProcessDependencies(loaded, values); err != nil {
@@ -274,7 +275,8 @@ func renderTemplates(loaded *chart.Chart, values chartutil.Values, spec Spec) (m
 	for _, name := range slices.Sorted(maps.Keys(first)) {
 		if first[name] != second[name] {
 			return nil, &Error{Path: path.Join(spec.Path, stripChart(name, loaded)), Cause: errors.New(
-				"renders differently each time (spec.helm.allowUnstable permits it; the objects then change at restarts)")}
+				"renders differently each time (spec.helm.allowUnstable permits it; the objects then change at restarts)",
+			)}
 		}
 	}
 	return first, nil

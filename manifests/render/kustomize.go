@@ -95,12 +95,14 @@ func checkField(repo *repository, name string, key, value *kyaml.Node) error {
 	switch key.Value {
 	case "helmCharts", "helmGlobals", "helmChartInflationGenerator":
 		return &Error{Path: name, Line: key.Line, Cause: fmt.Errorf(
-			"%s is not supported (render the chart with spec.helm of an Application of its own)", key.Value)}
+			"%s is not supported (render the chart with spec.helm of an Application of its own)", key.Value,
+		)}
 	}
 	for _, reference := range references(key.Value, value) {
 		if isRemote(reference.Value) {
 			return &Error{Path: name, Line: reference.Line, Cause: fmt.Errorf(
-				"%s: remote entry %q is not fetched (commit a copy to the repository)", key.Value, reference.Value)}
+				"%s: remote entry %q is not fetched (commit a copy to the repository)", key.Value, reference.Value,
+			)}
 		}
 		if key.Value != "resources" && key.Value != "bases" && key.Value != "components" {
 			continue

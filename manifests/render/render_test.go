@@ -295,10 +295,14 @@ func TestRefusals(t *testing.T) {
 		{"remote base", kustomization("resources:\n- https://github.com/a/b//c?ref=main\n"), app, `app/kustomization.yaml:2: resources: remote entry "https://github.com/a/b//c?ref=main"`, false},
 		{"remote scp", kustomization("resources: ['git@github.com:a/b']\n"), app, "remote entry", false},
 		{"remote patch", kustomization("resources: []\npatches: [{path: 'http://x.example/p.yaml'}]\n"), app, "patches: remote entry", false},
-		{"remote of a builtin", files{"app/kustomization.yaml": "resources: [cm.yaml]\ntransformers: [t.yaml]\n", "app/cm.yaml": configMap("a", ""),
-			"app/t.yaml": "apiVersion: builtin\nkind: PatchTransformer\nmetadata: {name: t}\npath: https://x.example/p.yaml\n"}, app, "does not use the network", false},
-		{"exec plugin", files{"app/kustomization.yaml": "generators: [g.yaml]\n",
-			"app/g.yaml": "apiVersion: v1\nkind: Gen\nmetadata: {name: g, annotations: {config.kubernetes.io/function: 'exec: {path: /bin/true}'}}\n"}, app, "plugin", false},
+		{"remote of a builtin", files{
+			"app/kustomization.yaml": "resources: [cm.yaml]\ntransformers: [t.yaml]\n", "app/cm.yaml": configMap("a", ""),
+			"app/t.yaml": "apiVersion: builtin\nkind: PatchTransformer\nmetadata: {name: t}\npath: https://x.example/p.yaml\n",
+		}, app, "does not use the network", false},
+		{"exec plugin", files{
+			"app/kustomization.yaml": "generators: [g.yaml]\n",
+			"app/g.yaml":             "apiVersion: v1\nkind: Gen\nmetadata: {name: g, annotations: {config.kubernetes.io/function: 'exec: {path: /bin/true}'}}\n",
+		}, app, "plugin", false},
 		{"helmCharts", kustomization("helmCharts: [{name: x}]\n"), app, "app/kustomization.yaml:1: helmCharts is not supported", false},
 		{"kustomization in itself", files{"app/kustomization.yaml": "resources: [../b]", "b/kustomization.yaml": "resources: [../app]"}, app, "endless recursion", true},
 		{"kustomize bad YAML", files{"app/kustomization.yaml": "resources: [a.yaml]", "app/a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {\n"}, app, "app/a.yaml:", false},
@@ -320,8 +324,10 @@ func TestRefusals(t *testing.T) {
 		{"helm random", webChart(), values(`{"password": ""}`), "charts/web/templates/_helpers.tpl:1: template function randAlphaNum", false},
 		{"helm random in a value", webChart().with(files{"charts/web/templates/n.yaml": "{{ tpl .Values.x . }}"}), values(`{"x": "{{ uuidv4 }}"}`), "template function uuidv4", false},
 		{"helm random in disguise", webChart().with(files{"charts/web/templates/n.yaml": "a: {{ tpl (printf \"{{ %s }}\" \"uuidv4\") . }}"}), helm, "charts/web/templates/n.yaml: renders differently each time", false},
-		{"helm hook", webChart().with(files{"charts/web/templates/j.yaml": "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, annotations: {helm.sh/hook: 'pre-install,pre-upgrade'}}\n"}),
-			helm, "charts/web/templates/j.yaml: Job j is a Helm hook (pre-install)", false},
+		{
+			"helm hook", webChart().with(files{"charts/web/templates/j.yaml": "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, annotations: {helm.sh/hook: 'pre-install,pre-upgrade'}}\n"}),
+			helm, "charts/web/templates/j.yaml: Job j is a Helm hook (pre-install)", false,
+		},
 		{"helm fail", webChart().with(files{"charts/web/templates/f.yaml": "\n{{ fail \"set x\" }}"}), helm, "charts/web/templates/f.yaml:2: set x", false},
 		{"helm parse", webChart().with(files{"charts/web/templates/f.yaml": "\n{{ if }}"}), helm, "charts/web/templates/f.yaml:2: missing value for if", false},
 		{"helm bad output", webChart().with(files{"charts/web/templates/f.yaml": "a: {"}), helm, "charts/web/templates/f.yaml: line 1 of its output: not valid YAML", false},
@@ -377,10 +383,16 @@ func TestLimitsOfTheChild(t *testing.T) {
 		spec       Spec
 		options    func(*Options)
 	}{
-		{"time", "slow: rendering took longer than 1s: the limit", Spec{Path: "slow", Application: "a", Helm: &v1alpha1.HelmSpec{}},
-			func(o *Options) { o.Timeout = time.Second }},
-		{"memory", "big: rendering took more than 300 MiB of memory: the limit", Spec{Path: "big", Application: "a"},
-			func(o *Options) { o.MemoryBytes = 300 << 20 }},
+		{
+			"time", "slow: rendering took longer than 1s: the limit",
+			Spec{Path: "slow", Application: "a", Helm: &v1alpha1.HelmSpec{}},
+			func(o *Options) { o.Timeout = time.Second },
+		},
+		{
+			"memory", "big: rendering took more than 300 MiB of memory: the limit",
+			Spec{Path: "big", Application: "a"},
+			func(o *Options) { o.MemoryBytes = 300 << 20 },
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			renderer := newRenderer(t, test.options)

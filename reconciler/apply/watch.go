@@ -63,7 +63,8 @@ func NewWatcher(ctx context.Context, a *Applier, notify Notify) *Watcher {
 		wake:    make(chan struct{}, 1),
 		ended:   make(chan struct{}),
 		doubts: workqueue.NewTypedRateLimitingQueue(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[manifests.Ref](200*time.Millisecond, 30*time.Second)),
+			workqueue.NewTypedItemExponentialFailureRateLimiter[manifests.Ref](200*time.Millisecond, 30*time.Second),
+		),
 		tracked:   map[manifests.Ref]tracked{},
 		apps:      map[types.NamespacedName]plan.Inventory{},
 		kinds:     map[schema.GroupKind]*kindWatch{},
