@@ -130,6 +130,8 @@ func TestWrongUsage(t *testing.T) {
 		"freeze with two ends":   {[]string{"freeze", "dev", "-m", "why", "--for", "1h", "--until", "2030-01-01T00:00:00Z"}, "either"},
 		"freeze until never":     {[]string{"freeze", "dev", "-m", "why", "--until", "never"}, "2027-01-04T08:00:00Z"},
 		"install without URL":    {[]string{"install", "--cluster", "dev"}, "url"},
+		"enrol and apply":        {[]string{"install", "--cluster", "dev", "--url", "https://git.example/fleet.git", "--apply", "--new-key", "x"}, "two steps"},
+		"lift until":             {[]string{"freeze", "dev", "-m", "why", "--lift", "--for", "1h"}, "--lift"},
 		"test bed and cluster":   {[]string{"up", "--test-bed", "--kubeconfig", "x"}, "--test-bed"},
 		"bad cluster name":       {[]string{"init", "x", "--cluster", "../x"}, "../x"},
 	} {

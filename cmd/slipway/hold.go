@@ -89,6 +89,9 @@ are never stopped.`,
 			if err != nil {
 				return err
 			}
+			if lift && (until != "" || lasting != 0) {
+				return usage("freeze --lift ends a freeze now; leave out --for and --until")
+			}
 			if lift {
 				result, err := p.Unfreeze(ctx, given[0], author, reason)
 				if err != nil {

@@ -46,6 +46,9 @@ written to a file, the public key is committed to the environment repo.`,
 			if err != nil {
 				return usageError{err}
 			}
+			if newKey != "" && apply {
+				return usage("--new-key and --apply are two steps: enrol the agent with one command, install with the next")
+			}
 			if newKey != "" {
 				g.repo = o.URL
 				return g.enrol(cmd.Context(), o.Cluster, newKey)
