@@ -71,6 +71,7 @@ type ApplicationReconciler struct {
 	mu        sync.Mutex
 	inventory map[string]plan.Inventory // what this process wrote last; the cache may lag behind
 	written   map[string]uint64         // resourceVersion of the last status write
+	unwell    map[string]time.Time      // since when an Application that was healthy is not
 }
 
 // NewApplication returns the loop over Applications.
@@ -99,6 +100,7 @@ func NewApplication(o ApplicationOptions) (*ApplicationReconciler, error) {
 		changed:            make(chan event.GenericEvent, 4096),
 		inventory:          map[string]plan.Inventory{},
 		written:            map[string]uint64{},
+		unwell:             map[string]time.Time{},
 	}, nil
 }
 
@@ -188,6 +190,7 @@ func (r *ApplicationReconciler) forget(name string) {
 	defer r.mu.Unlock()
 	delete(r.inventory, name)
 	delete(r.written, name)
+	delete(r.unwell, name)
 	r.Cluster.Track(name, nil)
 }
 

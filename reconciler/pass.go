@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fluxcd/pkg/runtime/conditions"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -198,6 +199,7 @@ const historyLength = 10
 
 // healthy notes the Set as the one to go back to and keeps its commit readable.
 func (p *pass) healthy(ctx context.Context) error {
+	p.well()
 	applied := p.app.Status.Applied
 	if p.app.Status.Healthy == nil || p.app.Status.Healthy.SetDigest != applied.SetDigest {
 		revision, err := gitsource.ParseRevision(applied.Revision)
@@ -219,6 +221,28 @@ func (p *pass) healthy(ctx context.Context) error {
 	return nil
 }
 
+// bearable returns how long an Application that is Ready with this very Set may go on unwell.
+func (p *pass) bearable() time.Duration {
+	healthy := p.app.Status.Healthy
+	if healthy == nil || healthy.SetDigest != p.app.Status.Applied.SetDigest || !conditions.IsReady(p.app) {
+		return 0
+	}
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	since, known := p.r.unwell[p.app.Name]
+	if !known {
+		since = p.r.Now()
+		p.r.unwell[p.app.Name] = since
+	}
+	return since.Add(unwell).Sub(p.r.Now())
+}
+
+func (p *pass) well() {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	delete(p.r.unwell, p.app.Name)
+}
+
 // verdict writes v into the newest history entry of a Set.
 func (p *pass) verdict(setDigest string, v v1alpha1.Verdict) {
 	for i := range p.app.Status.History {
@@ -229,8 +253,15 @@ func (p *pass) verdict(setDigest string, v v1alpha1.Verdict) {
 	}
 }
 
+// unwell is how long a Set that was healthy may be short of something before it counts: an
+// autoscaler's new pods, or one that moves to another node, are not worth a word.
+const unwell = 30 * time.Second
+
 // wait says what is not healthy yet. When the timeout ends that is Inconclusive, not a failure.
 func (p *pass) wait(health overall) ctrl.Result {
+	if left := p.bearable(); left > 0 {
+		return ctrl.Result{RequeueAfter: left}
+	}
 	left := p.app.Status.Applied.At.Add(p.app.Spec.Timeout.Duration).Sub(p.r.Now())
 	if left <= 0 {
 		p.notReady(v1alpha1.ReasonHealthTimeout, "not healthy within %s, and not definitely failed: %s", p.app.Spec.Timeout.Duration, health.message)
