@@ -1,0 +1,160 @@
+package fleet_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// buildShop compiles the sample service.
+func buildShop(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "shop")
+	cmd := exec.Command("go", "build", "-o", program, "../testdata/shop")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return program
+}
+
+// shop is the sample service, running.
+type shop struct {
+	*testing.T
+	cmd     *exec.Cmd
+	address string
+	ended   chan error
+}
+
+func startShop(t *testing.T, program, behaviour string) *shop {
+	t.Helper()
+	s := &shop{T: t, cmd: exec.Command(program), ended: make(chan error, 1)}
+	s.cmd.Env = []string{"SHOP_BEHAVIOUR=" + behaviour, "SHOP_VERSION=7", "SHOP_ADDRESS=127.0.0.1:0", "GREETING=Ahoy"}
+	s.cmd.Stderr = os.Stderr
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.address = line[strings.LastIndexByte(line, ' ')+1 : len(line)-1]
+	go func() { s.ended <- s.cmd.Wait() }()
+	return s
+}
+
+func (s *shop) get(path string) (int, string) {
+	s.Helper()
+	request, err := http.NewRequestWithContext(s.Context(), http.MethodGet, "http://"+s.address+path, http.NoBody)
+	if err != nil {
+		s.Fatal(err)
+	}
+	request.Close = true
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return answer.StatusCode, string(body)
+}
+
+// until polls f, at most 10 s.
+func (s *shop) until(what string, f func() bool) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-ctx.Done():
+			s.Fatalf("waited in vain until %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestShopBehaves(t *testing.T) {
+	t.Parallel()
+	program := buildShop(t)
+	for behaviour, readyz := range map[string]int{"": http.StatusOK, "ready": http.StatusOK, "never-ready": http.StatusServiceUnavailable} {
+		s := startShop(t, program, behaviour)
+		if code, body := s.get("/"); code != http.StatusOK || body != "Ahoy from shop 7\n" {
+			t.Errorf("%q: / answers %d %q", behaviour, code, body)
+		}
+		if code, _ := s.get("/healthz"); code != http.StatusOK {
+			t.Errorf("%q: /healthz answers %d", behaviour, code)
+		}
+		if code, _ := s.get("/readyz"); code != readyz {
+			t.Errorf("%q: /readyz answers %d, want %d", behaviour, code, readyz)
+		}
+	}
+	for behaviour, says := range map[string]string{"crash": "panic: ", "sulk": "want ready, crash or never-ready"} {
+		cmd := exec.Command(program)
+		cmd.Env = []string{"SHOP_BEHAVIOUR=" + behaviour}
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.String(), says) {
+			t.Errorf("%s: %v\n%s", behaviour, err, &stderr)
+		}
+	}
+}
+
+// A rolling update ends pods while they answer.
+func TestShopFinishesWhatItAnswers(t *testing.T) {
+	t.Parallel()
+	s := startShop(t, buildShop(t), "ready")
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.until("it is not ready any more", func() bool { code, _ := s.get("/readyz"); return code == http.StatusServiceUnavailable })
+	if code, _ := s.get("/"); code != http.StatusOK {
+		t.Errorf("after SIGTERM / answers %d while endpoints still send requests", code)
+	}
+	slow, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	// A server answers once it has read all of a request, so this one is under way until its body comes.
+	fmt.Fprint(slow, "GET / HTTP/1.1\r\nHost: shop\r\nContent-Length: 1\r\n\r\n")
+	s.until("it takes no more connections", func() bool {
+		other, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.address)
+		if err == nil {
+			other.Close()
+		}
+		return err != nil
+	})
+	fmt.Fprint(slow, "x")
+	answer, err := http.ReadResponse(bufio.NewReader(slow), nil)
+	if err != nil {
+		t.Fatalf("a request under way got no answer: %v", err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		t.Errorf("a request under way was answered %d", answer.StatusCode)
+	}
+	slow.Close()
+	if err := <-s.ended; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}
