@@ -64,12 +64,12 @@ func (s *story) prepare(ctx context.Context) (err error) {
 	for _, image := range []struct {
 		into               *string
 		version, behaviour string
-	}{{&s.first, "1", "ready"}, {&s.second, "2", "ready"}, {&s.bad, "3", "crash"}} {
+	}{{&s.first, "1", "ready"}, {&s.second, "2", "ready"}, {&s.bad, "3", "never-ready"}} {
 		if *image.into, err = Image(ctx, s.w.Registry, image.version, image.behaviour); err != nil {
 			return err
 		}
 	}
-	s.t.say("images: shop 1 and 2, and 3 whose program crashes; only the image knows")
+	s.t.say("images: shop 1 and 2, and 3 which never answers its probe; only the image knows")
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return err
