@@ -1,11 +1,18 @@
 // Command shop is the service that the demo delivers. How it behaves is baked
-// into its image, so that nothing outside of the image knows.
+// into its image, so that nothing outside of the image knows:
+//
+//	SHOP_VERSION    is shown
+//	SHOP_BEHAVIOUR  ready (default), crash or never-ready
+//	SHOP_ADDRESS    default :8080
+//
+// GREETING comes from outside.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -14,34 +21,65 @@ import (
 )
 
 func main() {
-	behaviour, version := os.Getenv("SHOP_BEHAVIOUR"), os.Getenv("SHOP_VERSION")
-	if behaviour == "crash" {
-		fmt.Fprintln(os.Stderr, "panic: shop: the price list has no currency")
-		os.Exit(1)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if err := run(ctx, os.Getenv("SHOP_BEHAVIOUR"), os.Getenv("SHOP_VERSION")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+const (
+	// drain is how long endpoints still send requests after the pod was told to end.
+	drain = 2 * time.Second
+	// finish is how long requests under way may take after that.
+	finish = 10 * time.Second
+)
+
+func run(ctx context.Context, behaviour, version string) error {
+	switch behaviour {
+	case "", "ready", "never-ready":
+	case "crash":
+		return errors.New("panic: shop: the price list has no currency")
+	default:
+		return fmt.Errorf("SHOP_BEHAVIOUR %q: want ready, crash or never-ready", behaviour)
+	}
+	address := os.Getenv("SHOP_ADDRESS")
+	if address == "" {
+		address = ":8080"
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("shop %s listens on %s\n", version, listener.Addr())
+	ready := func() bool { return behaviour != "never-ready" && ctx.Err() == nil }
+	server := &http.Server{Handler: handler(version, ready), ReadHeaderTimeout: 10 * time.Second}
+	ended := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		time.Sleep(drain)
+		done, cancel := context.WithTimeout(context.Background(), finish)
+		defer cancel()
+		ended <- server.Shutdown(done)
+	}()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	// Serve returns as soon as Shutdown begins; requests under way still want their answers.
+	return <-ended
+}
+
+func handler(version string, ready func() bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "%s from shop %s\n", os.Getenv("GREETING"), version)
 	})
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if behaviour == "never-ready" || ctx.Err() != nil {
+		if !ready() {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 		}
 	})
-	server := &http.Server{Addr: ":8080", Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		<-ctx.Done()
-		// Endpoints still send requests for a moment after the pod was told to end.
-		time.Sleep(2 * time.Second)
-		done, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = server.Shutdown(done)
-	}()
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	return mux
 }

@@ -1,4 +1,4 @@
-package fleet_test
+package sample_test
 
 import (
 	"bufio"
