@@ -36,6 +36,15 @@ func (a *Applier) send(ctx context.Context, action plan.Action) (outcome, error)
 	}
 	verb := action.Verb.Past()
 	applied, err := a.patch(ctx, r, action)
+	if apierrors.IsInvalid(err) && action.Verb == plan.Heal {
+		taken, takeErr := a.takeIntruders(ctx, r, action)
+		if takeErr != nil {
+			return outcome{}, fmt.Errorf("%w; taking out what others typed in: %w", err, takeErr)
+		}
+		if taken {
+			applied, err = a.patch(ctx, r, action)
+		}
+	}
 	if apierrors.IsInvalid(err) && a.mayRecreate(ctx, r, action) {
 		verb = "recreated"
 		applied, err = a.recreate(ctx, r, action)

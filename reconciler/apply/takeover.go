@@ -125,12 +125,9 @@ func takeBack(object *metav1.PartialObjectMetadata, manager string) (bool, error
 		if rest.Empty() {
 			continue
 		}
-		content, err := rest.ToJSON()
-		if err != nil {
+		if e.FieldsV1, err = fieldsV1(rest); err != nil {
 			return false, err
 		}
-		e.FieldsV1 = &metav1.FieldsV1{}
-		e.FieldsV1.SetRawBytes(content)
 		kept = append(kept, e)
 	}
 	object.ManagedFields = kept
