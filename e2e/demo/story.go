@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/slipway-cd/slipway/e2e/cluster"
 	"github.com/slipway-cd/slipway/e2e/world"
 	"github.com/slipway-cd/slipway/gitsource"
 )
@@ -65,12 +64,12 @@ func (s *story) prepare(ctx context.Context) (err error) {
 		into               *string
 		version, behaviour string
 	}{{&s.first, "1", "ready"}, {&s.second, "2", "ready"}, {&s.bad, "3", "never-ready"}} {
-		if *image.into, err = Image(ctx, s.w.Registry, image.version, image.behaviour); err != nil {
+		if *image.into, err = s.w.Sample(ctx, image.version, image.behaviour); err != nil {
 			return err
 		}
 	}
 	s.t.say("images: shop 1 and 2, and 3 which never answers its probe; only the image knows")
-	root, err := moduleRoot(ctx)
+	root, err := world.ModuleRoot(ctx)
 	if err != nil {
 		return err
 	}
@@ -87,24 +86,6 @@ func (s *story) prepare(ctx context.Context) (err error) {
 	}
 	s.t.say("environment repo %s at %s", s.w.URL, commit.Short())
 	return nil
-}
-
-// Image builds the sample service in a version that behaves in a way.
-func Image(ctx context.Context, registry *cluster.Registry, version, behaviour string) (string, error) {
-	root, err := moduleRoot(ctx)
-	if err != nil {
-		return "", err
-	}
-	return cluster.BuildImage(ctx, registry, cluster.ImageSpec{
-		Package: filepath.Join(root, "e2e", "testdata", "shop"), Repository: "shop", Tag: version,
-		Env:    map[string]string{"SHOP_VERSION": version, "SHOP_BEHAVIOUR": behaviour},
-		Labels: map[string]string{cluster.BehaviourLabel: behaviour},
-	})
-}
-
-func moduleRoot(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	return strings.TrimSpace(string(out)), err
 }
 
 // run runs the command line as a user would, and prints what it prints.

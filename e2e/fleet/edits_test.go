@@ -22,9 +22,11 @@ const edits = 500
 func serviceAccount() schema.GroupVersionKind {
 	return schema.GroupVersionKind{Version: "v1", Kind: "ServiceAccount"}
 }
+
 func service() schema.GroupVersionKind {
 	return schema.GroupVersionKind{Version: "v1", Kind: "Service"}
 }
+
 func ingress() schema.GroupVersionKind {
 	return schema.GroupVersionKind{Group: "networking.k8s.io", Version: "v1", Kind: "Ingress"}
 }
@@ -182,7 +184,7 @@ func essence(object *unstructured.Unstructured) map[string]any {
 	var ours any
 	for _, entry := range clean.GetManagedFields() {
 		if entry.Manager == "slipway" && entry.Operation == "Apply" && entry.Subresource == "" {
-			ours = string(entry.FieldsV1.Raw)
+			ours = entry.FieldsV1.GetRawString()
 		}
 	}
 	for _, field := range []string{"managedFields", "resourceVersion", "uid", "generation", "creationTimestamp"} {

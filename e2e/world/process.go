@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/slipway-cd/slipway/e2e/cluster"
 )
 
 // Binary returns the path of a command of this module, such as "slipway-agent",
@@ -26,17 +28,40 @@ func (w *World) Binary(ctx context.Context, command string, tags ...string) (str
 			return filepath.Abs(ready)
 		}
 	}
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	root, err := ModuleRoot(ctx)
 	if err != nil {
 		return "", fmt.Errorf("build of %s: %w", name, err)
 	}
 	// Always at the same place, so that go sees what is up to date and does not link again.
-	path := filepath.Join(strings.TrimSpace(string(root)), "bin", "test", name)
+	path := filepath.Join(root, "bin", "test", name)
 	build := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", path, "github.com/slipway-cd/slipway/cmd/"+command)
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build of %s: %w\n%s", name, err, out)
 	}
 	return path, nil
+}
+
+// ModuleRoot is the folder of this module's go.mod.
+func ModuleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("go list -m: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// Sample pushes the sample service in a version that behaves in a way: "ready",
+// "crash" or "never-ready". It returns NAME@sha256:DIGEST.
+func (w *World) Sample(ctx context.Context, version, behaviour string) (string, error) {
+	root, err := ModuleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	return cluster.BuildImage(ctx, w.Registry, cluster.ImageSpec{
+		Package: filepath.Join(root, "e2e", "testdata", "shop"), Repository: "shop", Tag: version,
+		Env:    map[string]string{"SHOP_VERSION": version, "SHOP_BEHAVIOUR": behaviour},
+		Labels: map[string]string{cluster.BehaviourLabel: behaviour},
+	})
 }
 
 // Process is a binary of Slipway that runs.

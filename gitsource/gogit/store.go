@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -282,21 +281,6 @@ func checkURL(raw string) (*url.URL, error) {
 		return nil, fmt.Errorf("git url of host %s: has credentials in it; give them apart (in a Secret, or by git's credential helper)", parsed.Host)
 	}
 	return parsed, nil
-}
-
-// tips returns where refs of the host were last seen; the lock must be held.
-func (s *Store) tips() (map[string]plumbing.Hash, error) {
-	refs, err := localRefs(s.disk)
-	if err != nil {
-		return nil, fmt.Errorf("git store: %w", err)
-	}
-	tips := map[string]plumbing.Hash{}
-	for name, hash := range maps.All(refs) {
-		if ref, found := strings.CutPrefix(string(name), tipPrefix); found {
-			tips["refs/"+ref] = hash
-		}
-	}
-	return tips, nil
 }
 
 func tipName(ref string) plumbing.ReferenceName {

@@ -54,7 +54,7 @@ func (s *Store) WriteTree(base gitsource.ObjectID, changes []gitsource.Change) (
 // checkPath refuses what Git itself refuses, and what could leave the tree.
 func checkPath(name string) error {
 	if !fs.ValidPath(name) || name == "." {
-		return fmt.Errorf("path %q: want a path from the root of the repository, without . and ..", name)
+		return fmt.Errorf("path %q: want a path from the root of the repository, without dots", name)
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		if strings.EqualFold(part, ".git") || strings.ContainsRune(part, 0) {

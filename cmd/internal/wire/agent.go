@@ -128,11 +128,13 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	if err != nil {
 		return err
 	}
+	//lint:ignore SA1019 fluxcd/pkg/runtime speaks this recorder, and events of the other API merge less
+	recorder := mgr.GetEventRecorderFor("slipway")
 	options := reconciler.ApplicationOptions{
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Renderer: renderer,
 		Cluster: live, Judge: live, Reverter: reconciler.Pusher{Failpoint: failpoint},
 		Images:      policy.Chain[policy.ImageUse]{policy.ImagesByDigest()},
-		Events:      mgr.GetEventRecorderFor("slipway"), //nolint:staticcheck // fluxcd/pkg/runtime and rollout speak this recorder
+		Events:      recorder,
 		Now:         time.Now,
 		ClusterName: o.Cluster, Pushed: sources.Nudge, Failpoint: failpoint,
 	}
