@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
+	fluxcontroller "github.com/fluxcd/pkg/runtime/controller"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -59,6 +60,8 @@ type ApplicationOptions struct {
 	Pushed func(ctx context.Context, url string)
 	// Failpoint is called at named points, for tests that kill the process there; nil for none.
 	Failpoint func(name string)
+	// Metrics by the conventions of fluxcd/pkg/runtime; the zero value records nothing.
+	Metrics fluxcontroller.Metrics
 	// Concurrency is how many Applications are worked on at once; default 8.
 	Concurrency int
 }
@@ -157,6 +160,12 @@ func (r *ApplicationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	defer func(start time.Time) {
+		r.Metrics.RecordDuration(ctx, &app, start)
+		r.Metrics.RecordReadiness(ctx, &app)
+		r.Metrics.RecordStalled(ctx, &app)
+		r.Metrics.RecordSuspend(ctx, &app, app.Spec.Suspend)
+	}(r.Now())
 	if r.behind(&app) {
 		return ctrl.Result{RequeueAfter: 20 * time.Millisecond}, nil
 	}

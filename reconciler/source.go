@@ -9,6 +9,7 @@ import (
 
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
+	fluxcontroller "github.com/fluxcd/pkg/runtime/controller"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,15 +36,17 @@ type SourceReconciler struct {
 	secrets      client.Reader
 	repositories Repositories
 	now          func() time.Time
+	metrics      fluxcontroller.Metrics
 	nudges       chan event.GenericEvent
 }
 
-// SourceOptions for NewSource. All fields are required.
+// SourceOptions for NewSource. All fields but Metrics are required.
 type SourceOptions struct {
 	Client       client.Client
 	Secrets      client.Reader // uncached: a Secret is read when it is needed, not watched
 	Repositories Repositories
 	Now          func() time.Time
+	Metrics      fluxcontroller.Metrics // as for Applications
 }
 
 // NewSource returns the loop over GitSources.
@@ -52,7 +55,7 @@ func NewSource(o SourceOptions) (*SourceReconciler, error) {
 		return nil, errors.New("source reconciler: client, secrets, repositories and clock are required")
 	}
 	return &SourceReconciler{
-		client: o.Client, secrets: o.Secrets, repositories: o.Repositories, now: o.Now,
+		client: o.Client, secrets: o.Secrets, repositories: o.Repositories, now: o.Now, metrics: o.Metrics,
 		nudges: make(chan event.GenericEvent, 64),
 	}, nil
 }
@@ -95,6 +98,10 @@ func (r *SourceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	if !src.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
 	}
+	defer func(start time.Time) {
+		r.metrics.RecordDuration(ctx, &src, start)
+		r.metrics.RecordReadiness(ctx, &src)
+	}(r.now())
 	before := src.DeepCopy()
 	revision, err := r.fetch(ctx, &src)
 	next := jitter(src.Spec.Interval.Duration)

@@ -3,6 +3,7 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
@@ -99,15 +101,48 @@ func asApplied(live metav1.Object, applied v1alpha1.AppliedObject, want analysis
 	return ours && string(fields) == applied.Fields && live.GetAnnotations()[manifests.AnnotationBundle] == want.Bundle
 }
 
-// lastManager is who changed an object last, other than the rollout loop and by way of a status.
+// lastManager is who changed an object last, other than the rollout loop and by way
+// of a status, and which of the spec's fields are that manager's now.
 func lastManager(live metav1.Object) string {
-	name, at := "somebody", metav1.Time{}
+	var last metav1.ManagedFieldsEntry
 	for _, e := range live.GetManagedFields() {
-		if e.Manager != manifests.RolloutManager && e.Subresource == "" && e.Time != nil && !e.Time.Before(&at) {
-			name, at = fmt.Sprintf("%q", e.Manager), *e.Time
+		if e.Manager != manifests.RolloutManager && e.Subresource == "" && e.Time != nil && (last.Time == nil || !e.Time.Before(last.Time)) {
+			last = e
 		}
 	}
-	return name
+	if last.Manager == "" {
+		return "somebody"
+	}
+	if fields := specFields(last); fields != "" {
+		return fmt.Sprintf("%q, which now owns %s", last.Manager, fields)
+	}
+	return fmt.Sprintf("%q", last.Manager)
+}
+
+// namedFields is how many fields an event names.
+const namedFields = 3
+
+// specFields names the fields of an entry outside of metadata.
+func specFields(e metav1.ManagedFieldsEntry) string {
+	fields := &fieldpath.Set{}
+	if e.FieldsV1 == nil || fields.FromJSON(e.FieldsV1.GetRawReader()) != nil {
+		return ""
+	}
+	var names []string
+	more := 0
+	fields.Leaves().Iterate(func(path fieldpath.Path) {
+		switch name := strings.TrimPrefix(path.String(), "."); {
+		case strings.HasPrefix(name, "metadata."):
+		case len(names) < namedFields:
+			names = append(names, name)
+		default:
+			more++
+		}
+	})
+	if more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 // metadataOf reads metadata; a Deployment whole from the cache, which has no other form of it.

@@ -9,7 +9,10 @@ import (
 	"path/filepath"
 	"time"
 
+	fluxcontroller "github.com/fluxcd/pkg/runtime/controller"
+	fluxmetrics "github.com/fluxcd/pkg/runtime/metrics"
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
@@ -122,8 +125,12 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	live := &liveCluster{namespace: o.Namespace, applier: applier}
 	live.watcher = apply.NewWatcher(ctx, applier, func(app types.NamespacedName, _ manifests.Ref) { applications.Changed(app) })
 	stores := newRepositories(filepath.Join(o.CacheDir, "git"))
+	recorded, err := fluxMetrics(mgr)
+	if err != nil {
+		return err
+	}
 	sources, err := reconciler.NewSource(reconciler.SourceOptions{
-		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Now: time.Now,
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Now: time.Now, Metrics: recorded,
 	})
 	if err != nil {
 		return err
@@ -136,7 +143,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 		Images:      policy.Chain[policy.ImageUse]{policy.ImagesByDigest()},
 		Events:      recorder,
 		Now:         time.Now,
-		ClusterName: o.Cluster, Pushed: sources.Nudge, Failpoint: failpoint,
+		ClusterName: o.Cluster, Pushed: sources.Nudge, Failpoint: failpoint, Metrics: recorded,
 	}
 	if o.Server != "" {
 		if err := connect(mgr, o, &options, sources); err != nil {
@@ -153,6 +160,18 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr), rollouts.SetupWithManager(mgr))
 }
 
+// fluxMetrics registers the collectors of fluxcd/pkg/runtime, once for each process.
+func fluxMetrics(mgr manager.Manager) (fluxcontroller.Metrics, error) {
+	recorder := fluxmetrics.NewRecorder()
+	for _, collector := range recorder.Collectors() {
+		var there prometheus.AlreadyRegisteredError
+		if err := metrics.Registry.Register(collector); err != nil && !errors.As(err, &there) {
+			return fluxcontroller.Metrics{}, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return fluxcontroller.NewMetrics(mgr, recorder, reconciler.Finalizer), nil
+}
+
 // connect makes the agent ask the server for reverts and listen for its nudges.
 func connect(mgr manager.Manager, o AgentOptions, options *reconciler.ApplicationOptions, sources *reconciler.SourceReconciler) error {
 	server, err := report.New(report.Options{Server: o.Server, Cluster: o.Cluster, HTTP: o.HTTP})
@@ -161,10 +180,14 @@ func connect(mgr manager.Manager, o AgentOptions, options *reconciler.Applicatio
 	}
 	options.Reverter = viaServer{server}
 	options.Sign = func(request *v1alpha1.RevertRequest) error { return undo.Sign(o.Key, request) }
-	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+	reports := manager.RunnableFunc(func(ctx context.Context) error {
+		reportChanges(ctx, mgr.GetClient(), o.Namespace, server)
+		return nil
+	})
+	return errors.Join(mgr.Add(reports), mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		server.Nudges(ctx, func() { sources.Nudge(ctx, "") }, func(nudge report.Nudge) { sources.Nudge(ctx, nudge.URL) })
 		return nil
-	}))
+	})))
 }
 
 // viaServer is the Reverter of an agent that may only read the repository.
