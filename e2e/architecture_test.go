@@ -273,7 +273,7 @@ func TestArchitectureFindsBreaches(t *testing.T) {
 		"adapter imports an adapter": {"reconciler/apply/x.go", file("apply", own+"manifests/render"), "reconciler/apply (adapter) imports manifests/render (adapter)"},
 		"value imports cmd":          {"policy/x.go", file("policy", own+"cmd/internal/wire"), "policy (value) imports cmd/internal/wire (command)"},
 		"loop imports the test bed":  {"rollout/x.go", file("rollout", own+"e2e/cluster"), "rollout (loop) imports e2e/cluster (e2e)"},
-		"second home of go-git":      {"promoter/x.go", file("promoter", "github.com/go-git/go-git/v5"), "promoter imports github.com/go-git/go-git/v5: go-git has its home in gitsource/gogit"},
+		"second home of go-git":      {"promoter/x.go", file("promoter", "github.com/go-git/go-git/v5/plumbing"), "promoter imports github.com/go-git/go-git/v5/plumbing: go-git has its home in gitsource/gogit"},
 		"client in a value":          {"rollout/analysis/x.go", file("analysis", "k8s.io/client-go/rest"), "Kubernetes clients has its home"},
 		"network in a value":         {"reconciler/plan/x.go", file("plan", "net/http"), "reconciler/plan imports net/http: values in, values out"},
 		"on another platform":        {"reconciler/plan/x_windows.go", file("plan", "os"), "reconciler/plan imports os"},
