@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/slipway-cd/slipway/gitsource"
@@ -112,6 +113,10 @@ func (p *Promoter) authentic(at state, r v1alpha1.RevertRequest) (undo.Facts, er
 	if err := facts.Check(); err != nil {
 		return refuse("revert request: %w", err)
 	}
+	// Where slipway.yaml does not know the environment, nothing tells the path of the Application.
+	if env, err := at.environment(r.Environment); err == nil && r.Direct && strings.HasPrefix(env.AppPath(r.App), r.Path+"/") {
+		return refuse("path %q: wider than %s, so a person has to decide and the request must not be direct", r.Path, env.AppPath(r.App))
+	}
 	path := environment.AgentKeyPath(r.Cluster)
 	content, found, err := at.file(path)
 	if err != nil {
@@ -144,7 +149,7 @@ func (p *Promoter) authentic(at state, r v1alpha1.RevertRequest) (undo.Facts, er
 // FactsOf returns the Facts that a request was composed from.
 func FactsOf(r v1alpha1.RevertRequest) undo.Facts {
 	return undo.Facts{
-		Cluster: r.Cluster, App: r.App, Environment: r.Environment, Path: r.Path,
+		Cluster: r.Cluster, App: r.App, Environment: r.Environment, Path: r.Path, Wide: !r.Direct,
 		Failed: gitsource.ObjectID(r.Failed), Healthy: gitsource.ObjectID(r.Healthy), Holds: r.Holds, At: r.At.Time,
 	}
 }

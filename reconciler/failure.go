@@ -21,7 +21,8 @@ import (
 func (p *pass) fail(ctx context.Context, health overall) (ctrl.Result, error) {
 	p.r.Failpoint(FailpointTraffic)
 	verdict := p.evidence(ctx, health)
-	applied := p.app.Status.Applied
+	applied := *p.app.Status.Applied
+	applied.Revision = p.origin(ctx, applied)
 	p.app.Status.Marks = []v1alpha1.Mark{{SetDigest: applied.SetDigest, Revision: applied.Revision, Verdict: verdict}}
 	p.verdict(applied.SetDigest, verdict)
 	conditions.MarkFalse(p.app, v1alpha1.ConditionHealthy, v1alpha1.ReasonHealthFailed, "%s", health.message)
@@ -134,12 +135,14 @@ func (p *pass) mustHold(ctx context.Context, mark *v1alpha1.Mark) string {
 	if p.app.Spec.Environment == "" {
 		return "the Application names no environment (spec.environment)"
 	}
-	if last := p.app.Status.LastRevert; last != nil && !last.Settled && last.FailedSet != mark.SetDigest {
-		return "the last automatic revert has not been followed by a healthy state yet"
-	}
 	revision, err := gitsource.ParseRevision(mark.Revision)
 	if err != nil {
 		return err.Error()
+	}
+	// A request for this very commit is the same revert, not a second one.
+	same := p.app.Status.RevertRequest != nil && p.app.Status.RevertRequest.Failed == string(revision.ID)
+	if last := p.app.Status.LastRevert; last != nil && !last.Settled && !same {
+		return "the last automatic revert has not been followed by a healthy state yet"
 	}
 	commit, err := p.repository.CommitOf(ctx, revision.ID)
 	if err != nil {
@@ -148,14 +151,10 @@ func (p *pass) mustHold(ctx context.Context, mark *v1alpha1.Mark) string {
 		}
 		return "" // unknown now; the push will need the host anyway
 	}
-	block := trailer.Parse(commit.Message)
-	switch {
-	case block.Irreversible:
-		return "the commit is marked Slipway-Irreversible"
-	case len(block.Reverts) > 0:
+	if len(trailer.Parse(commit.Message).Reverts) > 0 {
 		return "the failed commit is itself a revert"
 	}
-	return ""
+	return p.irreversible(ctx, revision.ID)
 }
 
 // traceID is the one that the commit's trailer gives to this Application, else one born with the commit.

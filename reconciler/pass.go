@@ -214,7 +214,7 @@ func (p *pass) healthy(ctx context.Context) error {
 		p.verdict(applied.SetDigest, v1alpha1.Verdict{Outcome: v1alpha1.VerdictPass, Reason: "Healthy", Message: "all objects are healthy", At: now, SetDigest: applied.SetDigest})
 		p.event(corev1.EventTypeNormal, "Healthy", "%s is healthy", applied.Revision)
 	}
-	if last := p.app.Status.LastRevert; last != nil && last.HealthySet == applied.SetDigest {
+	if last := p.app.Status.LastRevert; last != nil {
 		last.Settled = true
 	}
 	p.ready(v1alpha1.ReasonSucceeded, "%s is applied and healthy", applied.Revision)

@@ -20,6 +20,13 @@ type Reader interface {
 	CommitOf(ctx context.Context, commit gitsource.ObjectID) (gitsource.Commit, error)
 }
 
+// History is looked at only when a version has failed.
+type History interface {
+	// Log returns the newest limit commits that from can reach, newest first.
+	Log(ctx context.Context, from gitsource.ObjectID, limit int) ([]gitsource.Commit, error)
+	MergeBase(ctx context.Context, a, b gitsource.ObjectID) (gitsource.ObjectID, error)
+}
+
 // Pinner keeps a commit readable that the followed branch may leave behind.
 type Pinner interface {
 	Pin(name string, commit gitsource.ObjectID) error
@@ -36,6 +43,7 @@ type Writer interface {
 // Repository is one repository, shared by all Applications of its URL.
 type Repository interface {
 	Reader
+	History
 	Pinner
 	Writer
 }

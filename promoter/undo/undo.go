@@ -32,7 +32,8 @@ type Trees struct {
 // Facts say what is taken back.
 type Facts struct {
 	Cluster, App, Environment string
-	Path                      string             // of the Application, from the root
+	Path                      string             // of the Application, from the root; or wider
+	Wide                      bool               // a person decides, so Path may be any folder, "." included
 	Failed                    gitsource.ObjectID // commit
 	Healthy                   gitsource.ObjectID // commit
 	Holds                     []v1alpha1.HeldImage
@@ -85,7 +86,7 @@ func Changes(trees Trees, facts Facts, verdict string) ([]gitsource.Change, erro
 	if err := facts.Check(); err != nil {
 		return nil, err
 	}
-	changes, conflicts, err := revert.Merge(trees.Failed, trees.Tip, trees.Healthy, revert.Within(facts.Path))
+	changes, conflicts, err := revert.Merge(trees.Failed, trees.Tip, trees.Healthy, facts.within())
 	if err != nil {
 		return nil, fmt.Errorf("revert of %s: %w", facts.Path, err)
 	}
@@ -101,6 +102,12 @@ func Changes(trees Trees, facts Facts, verdict string) ([]gitsource.Change, erro
 	return changes, nil
 }
 
+// within leaves Slipway's own files out: Holds and keys of others are not versions of anything.
+func (f Facts) within() func(string) bool {
+	below := revert.Within(f.Path)
+	return func(path string) bool { return below(path) && !strings.HasPrefix(path+"/", ".slipway/") }
+}
+
 // Check says whether the names, the path and the digests may be part of a repo's paths and files.
 func (f Facts) Check() error {
 	err := errors.Join(
@@ -108,7 +115,7 @@ func (f Facts) Check() error {
 		environment.CheckName("app", f.App),
 		environment.CheckName("environment", f.Environment),
 	)
-	if !fs.ValidPath(f.Path) || f.Path == "." || strings.HasPrefix(f.Path+"/", ".slipway/") {
+	if !fs.ValidPath(f.Path) || f.Path == "." && !f.Wide || strings.HasPrefix(f.Path+"/", ".slipway/") {
 		err = errors.Join(err, fmt.Errorf("path %q: an Application's own folder is what can be reverted", f.Path))
 	}
 	if f.At.IsZero() {

@@ -51,6 +51,8 @@ type AgentOptions struct {
 	// HTTP trusts the server's certificate.
 	HTTP *http.Client
 	Log  logr.Logger
+	// Now is the clock of all loops; default time.Now.
+	Now func() time.Time
 }
 
 // Agent is the loops of one cluster, ready to run.
@@ -63,6 +65,9 @@ type Agent struct {
 func NewAgent(ctx context.Context, o AgentOptions) (*Agent, error) {
 	if o.Server != "" && o.Key == nil {
 		return nil, errors.New("agent: with a server a signing key is required (--key); make one with 'slipway install --new-key'")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	o.Config = rest.CopyConfig(o.Config)
 	o.Config.QPS, o.Config.Burst = -1, -1 // the API server's priority and fairness decides, not a client-side guess
@@ -130,7 +135,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 		return err
 	}
 	sources, err := reconciler.NewSource(reconciler.SourceOptions{
-		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Now: time.Now, Metrics: recorded,
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Now: o.Now, Metrics: recorded,
 	})
 	if err != nil {
 		return err
@@ -142,7 +147,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 		Cluster: live, Judge: live, Reverter: reconciler.Pusher{Failpoint: failpoint},
 		Images:      policy.Chain[policy.ImageUse]{policy.ImagesByDigest()},
 		Events:      recorder,
-		Now:         time.Now,
+		Now:         o.Now,
 		ClusterName: o.Cluster, Pushed: sources.Nudge, Failpoint: failpoint, Metrics: recorded,
 	}
 	if o.Server != "" {
@@ -153,7 +158,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	if applications, err = reconciler.NewApplication(options); err != nil {
 		return err
 	}
-	rollouts, err := rollout.New(rollout.Options{Events: options.Events, Metrics: metrics.Registry, Failpoint: failpoint})
+	rollouts, err := rollout.New(rollout.Options{Now: o.Now, Events: options.Events, Metrics: metrics.Registry, Failpoint: failpoint})
 	if err != nil {
 		return err
 	}
