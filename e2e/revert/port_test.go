@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -156,6 +157,21 @@ func (s story) runs(app, image string) {
 			return fmt.Errorf("%s is not at rest: applied %+v, healthy %+v, %d marks", app, status.Applied, status.Healthy, len(status.Marks))
 		}
 		return errors.Join(s.Deployment(s.Context(), app, "web", image), s.Ready(s.Context(), app, ""))
+	}))
+}
+
+// asks waits until the workload of an app asks for an image, whatever becomes of it.
+func (s story) asks(app, image string) {
+	s.Helper()
+	s.must(world.Eventually(s.Context(), atMost, func() error {
+		var deployment appsv1.Deployment
+		if err := s.Kube.Get(s.Context(), client.ObjectKey{Namespace: app, Name: "web"}, &deployment); err != nil {
+			return err
+		}
+		if got := deployment.Spec.Template.Spec.Containers[0].Image; got != image {
+			return fmt.Errorf("%s asks for %s, not for %s", app, got, image)
+		}
+		return nil
 	}))
 }
 

@@ -168,6 +168,7 @@ func (s story) irreversible() {
 
 func (s story) person() {
 	bad := s.commit("Promote undone", s.use("undone", s.bad))
+	s.asks("undone", s.bad)
 	s.commit("Revert \"Promote undone\"\n\nThis reverts commit "+string(bad)+".\n", s.use("undone", s.good))
 	s.runs("undone", s.good)
 	if n := len(s.reverts("undone", bad)); n != 0 {
@@ -219,7 +220,7 @@ func (s story) lostRace() {
 // hostDown takes the Git host away while a version fails.
 func (s story) hostDown() {
 	bad := s.commit("Promote offline", s.use("offline", s.bad))
-	s.must(world.Eventually(s.Context(), atMost, func() error { return s.Deployment(s.Context(), "offline", "web", s.bad) }))
+	s.asks("offline", s.bad)
 	s.must(s.StopHost())
 	// Pods are back and the state says so, with nobody to talk to.
 	s.stands("offline", v1alpha1.ReasonRevertRequested, s.good)
