@@ -127,7 +127,7 @@ func (p *pass) widen(ctx context.Context, c composing) (chosen trial, why string
 		if len(others) > 0 {
 			effect = "that changes " + strings.Join(others, ", ") + " too"
 		}
-		return wider, fmt.Sprintf("the files of %s alone do not bring back the last healthy set (a shared base is at fault, perhaps), so what changed in %s goes back; %s",
+		return wider, fmt.Sprintf("the failure came from files outside of %s, a shared base perhaps; what changed in %s goes back, and %s",
 			own.facts.Path, within(at), effect), nil
 	}
 	return own, own.why, nil
