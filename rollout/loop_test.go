@@ -87,9 +87,9 @@ func TestTakesOverWhatTheReconcilerApplied(t *testing.T) {
 	if web.Status.Verdict.SetDigest != bundle.SetDigest || web.Status.Stable.Digest != bundle.Digest || len(web.Status.Verdict.Samples) == 0 {
 		t.Errorf("status %+v", web.Status)
 	}
-	if got := b.gathered("slipway_rollout_phase"); !slices.Equal(got, []string{b.namespace + " Healthy web 1"}) {
-		t.Errorf("phases %q", got)
-	}
+	b.eventually("the metric follows the status", func() bool {
+		return slices.Equal(b.gathered("slipway_rollout_phase"), []string{b.namespace + " Healthy web 1"})
+	})
 }
 
 func TestFailReturnsAndRevertChangesNothingThatRuns(t *testing.T) {
