@@ -97,7 +97,7 @@ func (s story) sharedBase() {
 	// The base names the bad image itself, so that the path's own entry does not matter.
 	bad := s.commit("Change the base", world.Write("apps/shared/base/web.yaml", strings.Replace(workload, "image: web", "image: \""+s.bad+"\"", 1)+rollout))
 	message := s.stands("shared", v1alpha1.ReasonRevertNeedsPerson, s.good)
-	if !strings.Contains(message, "apps/shared/production alone do not bring back") {
+	if !strings.Contains(message, "apps/shared/production") || !strings.Contains(message, "shared base") {
 		s.Errorf("it does not say why a person is needed: %s", message)
 	}
 	if n := len(s.reverts("shared", bad)); n != 0 {
