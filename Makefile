@@ -14,6 +14,7 @@ help: ## show this list
 
 .PHONY: build
 build: ## build slipway, slipway-agent and slipway-server into bin/
+	@echo "building slipway, slipway-agent and slipway-server into bin/ (the first time takes some minutes)"
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/slipway ./cmd/slipway-agent ./cmd/slipway-server
 
 .PHONY: demo
