@@ -5,34 +5,64 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
-	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 	"github.com/go-git/go-git/v5/plumbing/transport"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/slipway-cd/slipway/gitsource"
 )
 
-// Fetch finds out where ref is on the host and brings its objects, if it moved.
+// listings lets those who wait for each other share one listing of refs: a listing
+// that began after a caller came is as good as one of its own.
+type listings struct {
+	began   atomic.Uint64 // how many listings have begun
+	waiting atomic.Int32  // callers of Fetch
+	last    *listing      // of the number began; guarded by Store.network
+}
+
+type listing struct {
+	number uint64
+	refs   *packp.AdvRefs
+	err    error
+}
+
+// Fetch finds out where ref, a full name, is on the host and brings its objects, if it moved.
 // The first fetch brings one commit without its history, later ones what is new since.
+// It fails with gitsource.ErrNotFound if there is no such ref, and with
+// gitsource.ErrUnreachable if nobody knows.
 func (s *Store) Fetch(ctx context.Context, ref string) (gitsource.Revision, error) {
-	s.network.Lock()
-	defer s.network.Unlock()
-	advertised, session, err := s.remote.list(ctx)
+	revision, err := s.fetch(ctx, ref)
 	if err != nil {
 		return gitsource.Revision{}, fmt.Errorf("fetch of %s: %w", ref, err)
 	}
-	defer func() { _ = session.Close() }()
+	return revision, nil
+}
+
+func (s *Store) fetch(ctx context.Context, ref string) (gitsource.Revision, error) {
+	came := s.listings.began.Load()
+	s.listings.waiting.Add(1)
+	err := s.network.acquire(ctx)
+	last := s.listings.waiting.Add(-1) == 0
+	if err != nil {
+		return gitsource.Revision{}, err
+	}
+	defer s.network.release()
+	advertised, session, err := s.listAfter(ctx, came, last)
+	if err != nil {
+		return gitsource.Revision{}, err
+	}
+	if session != nil {
+		defer func() { _ = session.Close() }()
+	}
 	hash, found := hashAt(advertised, ref)
 	if !found {
 		return gitsource.Revision{}, fmt.Errorf("%s of %s: %w", ref, s.url, gitsource.ErrNotFound)
@@ -40,57 +70,51 @@ func (s *Store) Fetch(ctx context.Context, ref string) (gitsource.Revision, erro
 	revision := gitsource.Revision{URL: s.url, Ref: ref, ID: idOf(hash)}
 	s.mu.Lock()
 	previous, disk := s.lastSeen(ref), s.disk
-	here := !s.suspect && s.has(hash)
-	anew := s.suspect || s.packs() >= s.maxPacks
+	here := disk.has(hash)
+	anew := s.mustMend() || disk.packs()-s.packed >= s.maxPacks
 	s.mu.Unlock()
 	if !here && !anew {
-		depth := 0
+		w := want{ids: []plumbing.Hash{hash}}
 		if previous.IsZero() {
-			depth = 1
+			w.depth = 1
 		}
-		if err := s.download(ctx, session, disk, advertised.Capabilities, want{id: hash, depth: depth}); err != nil {
-			return gitsource.Revision{}, fmt.Errorf("fetch of %s: %w", ref, err)
+		if session != nil {
+			err = s.download(ctx, session, disk.storage, advertised.Capabilities, w)
+		} else {
+			err = s.fetchAlone(ctx, disk.storage, w)
+		}
+		if err != nil {
+			return gitsource.Revision{}, err
 		}
 		anew = !s.descends(hash, previous)
 	}
-	if !anew {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if previous == hash {
-			return revision, nil
-		}
-		return revision, s.disk.SetReference(plumbing.NewHashReference(tipName(ref), hash))
+	if anew {
+		return revision, s.remake(ctx, ref, hash)
 	}
-	if err := s.remake(ctx, ref, hash); err != nil {
-		return gitsource.Revision{}, fmt.Errorf("fetch of %s: %w", ref, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if previous == hash {
+		return revision, nil
 	}
-	return revision, nil
+	return revision, s.see(ref, hash, advertised.References)
 }
 
-// lastSeen is where ref was; zero if it was never fetched. The lock must be held.
-func (s *Store) lastSeen(ref string) plumbing.Hash {
-	seen, err := s.disk.Reference(tipName(ref))
-	if err != nil {
-		return plumbing.ZeroHash
+// listAfter lists the refs of the host, or takes a listing that began after the number
+// came. The session is nil then. The network must be held; nobody waits for it if last.
+func (s *Store) listAfter(ctx context.Context, came uint64, last bool) (*packp.AdvRefs, transport.UploadPackSession, error) {
+	shared := s.listings.last
+	if last {
+		s.listings.last = nil // hosts may have very many refs
 	}
-	return seen.Hash()
-}
-
-// has reports whether a commit is here. All ways that bring a commit bring its whole tree. The lock must be held.
-func (s *Store) has(hash plumbing.Hash) bool { return s.disk.HasEncodedObject(hash) == nil }
-
-func (s *Store) packs() int {
-	entries, err := os.ReadDir(filepath.Join(s.folder(s.current), "objects", "pack"))
-	if err != nil {
-		return 0
+	if shared != nil && shared.number > came {
+		return shared.refs, nil, shared.err
 	}
-	n := 0
-	for _, entry := range entries {
-		if strings.HasSuffix(entry.Name(), ".pack") {
-			n++
-		}
+	number := s.listings.began.Add(1)
+	advertised, session, err := s.remote.list(ctx)
+	if ctx.Err() == nil && s.listings.waiting.Load() > 0 {
+		s.listings.last = &listing{number: number, refs: advertised, err: err}
 	}
-	return n
+	return advertised, session, err
 }
 
 // descends reports whether the old tip is among what the new one was made from, as far as the history is here.
@@ -107,7 +131,7 @@ func (s *Store) descends(hash, old plumbing.Hash) bool {
 		if at == old {
 			return true
 		}
-		commit, err := object.GetCommit(s.disk, at)
+		commit, err := s.commit(at)
 		if err != nil {
 			continue // beyond the shallow boundary
 		}
@@ -121,72 +145,60 @@ func (s *Store) descends(hash, old plumbing.Hash) bool {
 	return false
 }
 
-// remake fetches a ref and all that is pinned afresh beside the store, and swaps. Other refs
-// are fetched again when they are asked for.
-func (s *Store) remake(ctx context.Context, ref string, tip plumbing.Hash) error {
-	s.mu.Lock()
-	pins, err := localRefs(s.disk)
-	old, next := s.current, s.current+1
-	s.mu.Unlock()
-	if err != nil {
-		pins = nil // the old store is broken; pins are fetched by their commit when they are needed
-	}
-	maps.DeleteFunc(pins, func(name plumbing.ReferenceName, _ plumbing.Hash) bool {
-		return !strings.HasPrefix(string(name), healthyPrefix)
-	})
-	if err := os.RemoveAll(s.folder(next)); err != nil {
-		return fmt.Errorf("git store: %w", err)
-	}
-	disk, err := create(s.folder(next))
-	if err != nil {
-		return err
-	}
-	if err := s.fetchAlone(ctx, disk, want{id: tip, depth: 1}); err != nil {
-		return err
-	}
-	if err := disk.SetReference(plumbing.NewHashReference(tipName(ref), tip)); err != nil {
-		return fmt.Errorf("git store: %w", err)
-	}
-	for name, hash := range pins {
-		if disk.HasEncodedObject(hash) != nil {
-			// Unknown keeps the old store; that the host has dropped the commit must not stop us from following the branch.
-			if err := s.fetchAlone(ctx, disk, want{id: hash, depth: 1}); err != nil && !errors.Is(err, gitsource.ErrNotFound) {
-				return err
-			} else if err != nil {
-				continue
-			}
-		}
-		if err := disk.SetReference(plumbing.NewHashReference(name, hash)); err != nil {
-			return fmt.Errorf("git store: %w", err)
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.use(open(s.folder(next)), next)
-	return os.RemoveAll(s.folder(old))
-}
-
 // want is what a download asks for.
 type want struct {
-	id    plumbing.Hash
-	depth int // commits from id on; 0 for all that is not here
+	ids   []plumbing.Hash
+	depth int // commits from each id on; 0 for all that is not here
 }
 
-// fetchAlone downloads in a session of its own.
-func (s *Store) fetchAlone(ctx context.Context, disk *filesystem.Storage, w want) error {
+// everything is a depth that hosts take for the whole history.
+const everything = math.MaxInt32
+
+// fetchAlone downloads in a session of its own. The network must be held. Commits that
+// no branch names are asked for by their id; where the host does not allow that, the
+// history of its branches is fetched, and they are looked for in it.
+func (s *Store) fetchAlone(ctx context.Context, disk storage, w want) error {
 	advertised, session, err := s.remote.list(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = session.Close() }()
 	if len(advertised.References) == 0 {
-		return fmt.Errorf("commit %s of %s: %w", w.id, s.url, gitsource.ErrNotFound)
+		return fmt.Errorf("commit %s of %s: %w", w.ids[0], s.url, gitsource.ErrNotFound)
 	}
-	return s.download(ctx, session, disk, advertised.Capabilities, w)
+	err = s.download(ctx, session, disk, advertised.Capabilities, w)
+	if !errors.Is(err, gitsource.ErrNotFound) || advertised.Capabilities.Supports(capability.AllowReachableSHA1InWant) {
+		return err
+	}
+	var branches []plumbing.Hash
+	for name, hash := range advertised.References {
+		if strings.HasPrefix(name, "refs/heads/") && !slices.Contains(branches, hash) {
+			branches = append(branches, hash)
+		}
+	}
+	if len(branches) == 0 {
+		return err
+	}
+	again, second, listErr := s.remote.list(ctx) // a session is good for one download
+	if listErr != nil {
+		return listErr
+	}
+	defer func() { _ = second.Close() }()
+	if allErr := s.download(ctx, second, disk, again.Capabilities, want{ids: branches, depth: everything}); allErr != nil {
+		return allErr
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range w.ids {
+		if !disk.has(id) {
+			return err
+		}
+	}
+	return nil
 }
 
 // download writes one pack beside what is there, without disturbing readers.
-func (s *Store) download(ctx context.Context, session transport.UploadPackSession, disk *filesystem.Storage, offered *capability.List, w want) error {
+func (s *Store) download(ctx context.Context, session transport.UploadPackSession, disk storage, offered *capability.List, w want) error {
 	s.mu.Lock()
 	request, err := s.request(disk, offered, w)
 	s.mu.Unlock()
@@ -194,39 +206,64 @@ func (s *Store) download(ctx context.Context, session transport.UploadPackSessio
 		return err
 	}
 	answer, err := session.UploadPack(ctx, request)
+	if errors.Is(err, transport.ErrEmptyUploadPackRequest) {
+		return nil // it is all here
+	}
 	if err != nil {
-		if refusedCommit(err) {
-			return fmt.Errorf("commit %s of %s: %w: %w", w.id, s.url, gitsource.ErrNotFound, err)
-		}
-		return s.remote.explain(ctx, err)
+		return s.refusal(ctx, w, err)
 	}
 	defer func() { _ = answer.Close() }()
-	// A storage of its own writes the pack; readers see it when they look at the folder again.
-	writer := open(disk.Filesystem().Root())
-	if err := packfile.UpdateObjectStorage(writer, demux(request.Capabilities, answer)); err != nil && !errors.Is(err, packfile.ErrEmptyPackfile) {
-		if refusedCommit(err) {
-			return fmt.Errorf("commit %s of %s: %w: %w", w.id, s.url, gitsource.ErrNotFound, err)
-		}
-		return s.remote.explain(ctx, err)
+	// The boundary is written before what it bounds, and taken away after what lies beyond it:
+	// should we stop in between, the host sends too much, never too little.
+	s.mu.Lock()
+	err = disk.updateShallow(answer.Shallows, nil)
+	s.mu.Unlock()
+	if err != nil {
+		return err
 	}
+	// A storage of its own writes the pack; readers see it when they look at the folder again.
+	err = packfile.UpdateObjectStorage(open(disk.folder), demux(request.Capabilities, answer))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	disk.Reindex()
-	if err := updateShallow(disk, answer.Shallows, answer.Unshallows); err != nil {
+	if err != nil && !errors.Is(err, packfile.ErrEmptyPackfile) {
+		return errors.Join(s.refusal(ctx, w, err), removeLeftovers(disk.folder))
+	}
+	if err := disk.updateShallow(nil, answer.Unshallows); err != nil {
 		return err
 	}
-	if disk.HasEncodedObject(w.id) != nil {
-		return fmt.Errorf("commit %s of %s: %w: the host did not send it", w.id, s.url, gitsource.ErrNotFound)
+	for _, id := range w.ids {
+		if !disk.has(id) {
+			return fmt.Errorf("commit %s of %s: %w: the host did not send it", id, s.url, gitsource.ErrNotFound)
+		}
 	}
 	return nil
+}
+
+// refusal says what an error in a download means.
+func (s *Store) refusal(ctx context.Context, w want, err error) error {
+	var onDisk *fs.PathError
+	switch {
+	case refusedCommit(err):
+		return fmt.Errorf("commit %s of %s: %w: %w", w.ids[0], s.url, gitsource.ErrNotFound, err)
+	case errors.As(err, &onDisk) && ctx.Err() == nil:
+		return fmt.Errorf("git store: %w", err)
+	}
+	return s.remote.explain(ctx, err)
+}
+
+// refusedCommit recognises the host's answer to a commit that it does not have or
+// show (upload-pack.c); go-git hands it on as text only.
+func refusedCommit(err error) bool {
+	return strings.Contains(err.Error(), "not our ref") || strings.Contains(err.Error(), "not valid want")
 }
 
 // request asks for w. The shallow boundary is always told: without it the host
 // would leave out objects that only our missing history holds, such as those that
 // a revert brings back.
-func (s *Store) request(disk *filesystem.Storage, offered *capability.List, w want) (*packp.UploadPackRequest, error) {
+func (s *Store) request(disk storage, offered *capability.List, w want) (*packp.UploadPackRequest, error) {
 	request := packp.NewUploadPackRequestFromCapabilities(offered)
-	request.Wants = []plumbing.Hash{w.id}
+	request.Wants = w.ids
 	if offered.Supports(capability.NoProgress) {
 		_ = request.Capabilities.Set(capability.NoProgress)
 	}
@@ -240,7 +277,7 @@ func (s *Store) request(disk *filesystem.Storage, offered *capability.List, w wa
 	}
 	request.Shallows = shallow
 	for _, hash := range refs {
-		if hash != w.id && disk.HasEncodedObject(hash) == nil && !slices.Contains(request.Haves, hash) {
+		if !slices.Contains(w.ids, hash) && disk.has(hash) && !slices.Contains(request.Haves, hash) {
 			request.Haves = append(request.Haves, hash)
 		}
 	}
@@ -265,51 +302,48 @@ func demux(capabilities *capability.List, r io.Reader) io.Reader {
 	return r
 }
 
-func updateShallow(disk *filesystem.Storage, added, removed []plumbing.Hash) error {
-	if len(added)+len(removed) == 0 {
-		return nil
-	}
-	shallow, err := disk.Shallow()
-	if err != nil {
-		return fmt.Errorf("git store: %w", err)
-	}
-	shallow = slices.DeleteFunc(shallow, func(h plumbing.Hash) bool { return slices.Contains(removed, h) })
-	for _, hash := range added {
-		if !slices.Contains(shallow, hash) {
-			shallow = append(shallow, hash)
-		}
-	}
-	if err := disk.SetShallow(shallow); err != nil {
-		return fmt.Errorf("git store: %w", err)
-	}
-	return nil
-}
-
-// refusedCommit recognises the host's answer to a commit that it does not have or
-// show (upload-pack.c); go-git hands it on as text only.
-func refusedCommit(err error) bool {
-	return strings.Contains(err.Error(), "not our ref") || strings.Contains(err.Error(), "not valid want")
-}
-
-// bring makes sure that a commit is here, with its tree.
+// bring makes sure that a commit can be read. Of a store that is broken it makes a
+// new one, but keeps to what can be read as long as the host cannot be reached.
 func (s *Store) bring(ctx context.Context, id gitsource.ObjectID) (plumbing.Hash, error) {
 	hash, err := hashOf(id)
 	if err != nil {
 		return hash, err
 	}
-	s.mu.Lock()
-	here := s.has(hash)
-	s.mu.Unlock()
-	if here {
+	if err, mend := s.look(hash); err == nil && !mend {
 		return hash, nil
 	}
-	s.network.Lock()
-	defer s.network.Unlock()
-	s.mu.Lock()
-	here, disk := s.has(hash), s.disk
-	s.mu.Unlock()
-	if here { // while we waited
+	if err := s.network.acquire(ctx); err != nil {
+		return hash, err
+	}
+	defer s.network.release()
+	here, mend := s.look(hash) // again: somebody may have brought it while we waited
+	if here == nil && !mend {
 		return hash, nil
 	}
-	return hash, s.fetchAlone(ctx, disk, want{id: hash, depth: 1})
+	if mend {
+		err := s.remake(ctx, "", hash)
+		if here == nil {
+			return hash, nil
+		}
+		return hash, err
+	}
+	if !errors.Is(here, gitsource.ErrNotFound) {
+		return hash, here
+	}
+	s.mu.Lock()
+	disk := s.disk.storage
+	s.mu.Unlock()
+	if err := s.fetchAlone(ctx, disk, want{ids: []plumbing.Hash{hash}, depth: 1}); err != nil {
+		return hash, err
+	}
+	here, _ = s.look(hash)
+	return hash, here
+}
+
+// look reports why a commit cannot be read, and whether the store must be made anew.
+func (s *Store) look(hash plumbing.Hash) (err error, mend bool) { //nolint:revive // the error is the finding
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.readable(hash)
+	return err, s.mustMend()
 }

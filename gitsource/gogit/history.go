@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -21,11 +20,16 @@ func (s *Store) CommitOf(ctx context.Context, id gitsource.ObjectID) (gitsource.
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	commit, err := object.GetCommit(s.disk, hash)
+	commit, err := s.commit(hash)
 	if err != nil {
 		return gitsource.Commit{}, fmt.Errorf("commit %s: %w", id, notFound(err))
 	}
 	return commitOf(commit), nil
+}
+
+// commit reads a commit of either generation; the lock must be held.
+func (s *Store) commit(hash plumbing.Hash) (*object.Commit, error) {
+	return object.GetCommit(s.disk, hash)
 }
 
 func commitOf(c *object.Commit) gitsource.Commit {
@@ -105,44 +109,61 @@ func (s *Store) withHistory(ctx context.Context, tips []plumbing.Hash, depth int
 		if !errors.Is(err, errShallow) {
 			return err
 		}
-		if depth == math.MaxInt32 {
-			return s.missing(fmt.Errorf("history of %s: %w", s.url, gitsource.ErrNotFound))
+		if depth > deepest {
+			depth = everything
 		}
-		for _, tip := range tips {
-			if err := s.deepen(ctx, tip, depth); err != nil {
+		if err := s.deepen(ctx, tips, depth); err != nil {
+			return err
+		}
+		if depth == everything {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if err := f(); !errors.Is(err, errShallow) {
 				return err
 			}
+			return s.missing(fmt.Errorf("history of %s: it ends although the host has sent all: %w", s.url, errIncomplete))
 		}
-		if depth *= 10; depth > 100_000 {
-			depth = math.MaxInt32 // which hosts take for all
-		}
+		depth *= 10
 	}
 }
 
-func (s *Store) deepen(ctx context.Context, tip plumbing.Hash, depth int) error {
-	s.network.Lock()
-	defer s.network.Unlock()
+// deepest is what history is fetched step by step to; beyond, all of it is.
+const deepest = 100_000
+
+// deepen fetches depth commits of the history of each tip.
+func (s *Store) deepen(ctx context.Context, tips []plumbing.Hash, depth int) error {
+	if err := s.network.acquire(ctx); err != nil {
+		return err
+	}
+	defer s.network.release()
 	s.mu.Lock()
-	disk, known := s.disk, s.has(tip)
-	made := known && s.madeHere(tip)
-	var parents []plumbing.Hash
-	if made {
-		if commit, err := object.GetCommit(disk, tip); err == nil {
-			parents = commit.ParentHashes
-		}
-	}
+	disk, from := s.disk.storage, s.fetched(tips)
 	s.mu.Unlock()
-	err := s.fetchAlone(ctx, disk, want{id: tip, depth: depth})
-	if errors.Is(err, gitsource.ErrNotFound) && made {
-		// A commit of ours that was never pushed: the host knows its parents.
-		err = nil
-		for _, parent := range parents {
-			if fetchErr := s.fetchAlone(ctx, disk, want{id: parent, depth: depth}); fetchErr != nil {
-				return fetchErr
-			}
-		}
+	if len(from) == 0 {
+		return nil
 	}
-	return err
+	return s.fetchAlone(ctx, disk, want{ids: from, depth: depth})
+}
+
+// fetched returns the tips, but instead of commits that were made here, of which the
+// host may know nothing, what they were made from. The lock must be held.
+func (s *Store) fetched(tips []plumbing.Hash) []plumbing.Hash {
+	var from []plumbing.Hash
+	seen := map[plumbing.Hash]bool{}
+	for todo := slices.Clone(tips); len(todo) > 0; {
+		at := todo[0]
+		todo = todo[1:]
+		if seen[at] {
+			continue
+		}
+		seen[at] = true
+		if commit, err := s.commit(at); err == nil && s.disk.madeHere(at) {
+			todo = append(todo, commit.ParentHashes...)
+			continue
+		}
+		from = append(from, at)
+	}
+	return from
 }
 
 // walk visits commits newest first.
@@ -176,7 +197,7 @@ func (w *walk) visit(hash plumbing.Hash, marks int) {
 		return
 	}
 	w.marks[hash] = old | marks
-	commit, err := object.GetCommit(w.store.disk, hash)
+	commit, err := w.store.commit(hash)
 	if err != nil {
 		w.ended = true
 		return

@@ -29,13 +29,16 @@ type host struct {
 	sent    atomic.Int64 // bytes of the last push
 	refuse  atomic.Bool
 	lostOne atomic.Bool // the answer to the next push is lost
-	clock   time.Time   // a minute later with each command
+	silent  atomic.Bool // the next push is answered by nothing
+	hang    atomic.Bool // requests wait until the caller goes
+	hanging chan struct{}
+	clock   time.Time // a minute later with each command
 }
 
 func newHost(t *testing.T) *host {
 	t.Helper()
 	root := t.TempDir()
-	h := &host{t: t, dir: filepath.Join(root, "repo.git"), work: filepath.Join(root, "work"), clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	h := &host{t: t, dir: filepath.Join(root, "repo.git"), work: filepath.Join(root, "work"), clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), hanging: make(chan struct{}, 10)}
 	h.git(root, "init", "-q", "--bare", "-b", "main", h.dir)
 	h.git(h.dir, "config", "http.receivepack", "true")
 	h.git(h.dir, "config", "uploadpack.allowAnySHA1InWant", "true")
@@ -43,6 +46,11 @@ func newHost(t *testing.T) *host {
 	h.git(h.work, "remote", "add", "origin", h.dir)
 	backend := strings.TrimSpace(h.git(root, "--exec-path")) + "/git-http-backend"
 	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.hang.Load() {
+			h.hanging <- struct{}{}
+			<-r.Context().Done()
+			return
+		}
 		if h.refuse.Load() {
 			if _, password, _ := r.BasicAuth(); password != "right" {
 				w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
@@ -56,6 +64,10 @@ func newHost(t *testing.T) *host {
 		var out http.ResponseWriter = w
 		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "git-receive-pack") {
 			h.sent.Store(r.ContentLength)
+			if h.silent.Swap(false) {
+				w.WriteHeader(http.StatusOK)
+				return
+			}
 			if h.lostOne.Swap(false) {
 				out = httptest.NewRecorder()
 				defer func() { panic(http.ErrAbortHandler) }()

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -67,6 +66,11 @@ func (s *Store) push(ctx context.Context, command packp.Command) error {
 	}
 	request := packp.NewReferenceUpdateRequestFromCapabilities(advertised.Capabilities)
 	_ = request.Capabilities.Set(capability.ReportStatus)
+	var said remarks
+	if advertised.Capabilities.Supports(capability.Sideband64k) {
+		_ = request.Capabilities.Set(capability.Sideband64k)
+		request.Progress = &said
+	}
 	request.Commands = []*packp.Command{&command}
 	if command.New.IsZero() {
 		if !advertised.Capabilities.Supports(capability.DeleteRefs) {
@@ -82,27 +86,53 @@ func (s *Store) push(ctx context.Context, command packp.Command) error {
 		request.Packfile = pack
 	}
 	report, err := session.ReceivePack(ctx, request)
-	if err != nil && report == nil {
+	if report == nil && err == nil {
+		err = errors.New("the answer is empty")
+	}
+	if report == nil {
 		return s.remote.explain(ctx, err)
 	}
-	return s.judge(ctx, command, report)
+	return s.judge(ctx, command, report, said.String())
+}
+
+// remarks keeps what the host says about a push to people.
+type remarks struct{ text []byte }
+
+func (r *remarks) Write(p []byte) (int, error) {
+	const most = 500
+	r.text = append(r.text, p[:min(len(p), max(0, most-len(r.text)))]...)
+	return len(p), nil
+}
+
+// String returns the remarks in one line.
+func (r *remarks) String() string {
+	printable := strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return ' '
+	}, strings.ToValidUTF8(string(r.text), ""))
+	return strings.Join(strings.Fields(printable), " ")
 }
 
 // judge reads the host's report. Hosts word a lost race differently, so the ref itself is asked.
-func (s *Store) judge(ctx context.Context, command packp.Command, report *packp.ReportStatus) error {
+func (s *Store) judge(ctx context.Context, command packp.Command, report *packp.ReportStatus, said string) error {
 	refused := report.Error()
 	if refused == nil {
 		return nil
 	}
+	if said != "" {
+		refused = fmt.Errorf("%w (the host says: %s)", refused, said)
+	}
 	refs, err := s.Refs(ctx)
 	if err != nil {
-		return fmt.Errorf("%w; then: %w", refused, err)
+		return fmt.Errorf("%w: %w; and then: %w", gitsource.ErrUnreachable, refused, err)
 	}
 	switch now := refs[command.Name.String()]; now {
 	case idOf(command.New):
 		return nil
 	case idOf(command.Old):
-		if strings.Contains(refused.Error(), "lock") {
+		if strings.Contains(report.Error().Error(), "lock") {
 			return fmt.Errorf("somebody else is pushing: %w: %w", gitsource.ErrMoved, refused)
 		}
 		return fmt.Errorf("the Git host refuses it: %w (is the branch protected, or the user not allowed to push?)", refused)
@@ -121,6 +151,9 @@ func (s *Store) pack(commit plumbing.Hash, advertised *packp.AdvRefs) (io.ReadCl
 		there[hash] = true
 	}
 	hashes, err := s.lacking(commit, there)
+	if errors.Is(err, errIncomplete) {
+		return nil, s.missing(err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -134,20 +167,25 @@ func (s *Store) pack(commit plumbing.Hash, advertised *packp.AdvRefs) (io.ReadCl
 
 func (s *Store) lacking(commit plumbing.Hash, there map[plumbing.Hash]bool) ([]plumbing.Hash, error) {
 	objects := map[plumbing.Hash]bool{}
+	if !there[commit] {
+		if err := s.readable(commit); err != nil {
+			return nil, fmt.Errorf("commit %s: %w", commit, err)
+		}
+	}
 	for todo := []plumbing.Hash{commit}; len(todo) > 0; {
 		at := todo[0]
 		todo = todo[1:]
-		if there[at] || objects[at] || !s.madeHere(at) {
+		if there[at] || objects[at] || !s.disk.madeHere(at) {
 			continue
 		}
-		c, err := object.GetCommit(s.disk, at)
+		c, err := s.commit(at)
 		if err != nil {
-			return nil, s.missing(fmt.Errorf("commit %s: %w", at, notFound(err)))
+			return nil, fmt.Errorf("commit %s: %w: %w", at, errIncomplete, err)
 		}
 		objects[at] = true
 		before := plumbing.ZeroHash
 		if len(c.ParentHashes) > 0 {
-			if parent, err := object.GetCommit(s.disk, c.ParentHashes[0]); err == nil {
+			if parent, err := s.commit(c.ParentHashes[0]); err == nil {
 				before = parent.TreeHash
 			}
 		}
@@ -157,14 +195,6 @@ func (s *Store) lacking(commit plumbing.Hash, there map[plumbing.Hash]bool) ([]p
 		todo = append(todo, c.ParentHashes...)
 	}
 	return slices.Collect(maps.Keys(objects)), nil
-}
-
-// madeHere tells commits that this store wrote, loose files, from those that a
-// pack brought: those the host has.
-func (s *Store) madeHere(hash plumbing.Hash) bool {
-	name := hash.String()
-	_, err := os.Stat(filepath.Join(s.folder(s.current), "objects", name[:2], name[2:]))
-	return err == nil
 }
 
 // changed adds the trees and blobs of after that are not at the same path before.

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -17,8 +20,8 @@ import (
 	"github.com/slipway-cd/slipway/gitsource"
 )
 
-// How long a host may take to accept a connection, and to begin an answer. What
-// takes its time from there on ends with the caller's context.
+// How long a host may take to accept a connection, and how long it may be silent
+// when an answer is due. What takes its time beyond that ends with the caller's context.
 const (
 	dialTimeout   = 10 * time.Second
 	answerTimeout = 2 * time.Minute
@@ -33,34 +36,88 @@ type remote struct {
 }
 
 func newRemote(raw string, auth *Auth) (*remote, error) {
-	parsed, err := checkURL(raw)
+	endpoint, err := endpointOf(raw)
 	if err != nil {
 		return nil, err
 	}
-	r := &remote{url: raw}
-	switch parsed.Scheme {
-	case "http", "https":
-		r.transport = githttp.NewClient(&http.Client{Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSHandshakeTimeout:   dialTimeout,
-			ResponseHeaderTimeout: answerTimeout,
-			ForceAttemptHTTP2:     true,
-			MaxIdleConnsPerHost:   4,
-			IdleConnTimeout:       90 * time.Second,
-		}})
-	case "", "file":
-		r.transport = file.DefaultClient
-	default:
-		return nil, fmt.Errorf("git url %s: scheme %s is not supported by this version; use https", raw, parsed.Scheme)
+	r := &remote{url: raw, endpoint: endpoint, transport: file.DefaultClient}
+	if endpoint.Protocol == "file" {
+		return r, nil
 	}
-	if r.endpoint, err = transport.NewEndpoint(raw); err != nil {
-		return nil, fmt.Errorf("git url %s: %w", raw, err)
-	}
-	if auth != nil && parsed.Scheme != "" && parsed.Scheme != "file" {
+	r.transport = githttp.NewClient(&http.Client{Transport: &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dial,
+		TLSHandshakeTimeout:   dialTimeout,
+		ResponseHeaderTimeout: answerTimeout,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   4,
+		IdleConnTimeout:       90 * time.Second,
+	}})
+	if auth != nil {
 		r.auth = &githttp.BasicAuth{Username: auth.Username, Password: auth.Password.Reveal()}
 	}
 	return r, nil
+}
+
+// endpointOf reads http and https URLs, file URLs and paths. Credentials in a URL
+// are refused: they would end up in messages.
+func endpointOf(raw string) (*transport.Endpoint, error) {
+	if raw == "" {
+		return nil, errors.New("git url: is empty; want https://HOST/PATH")
+	}
+	beforeSlash, _, _ := strings.Cut(raw, "/")
+	if !strings.Contains(raw, "://") {
+		if strings.Contains(beforeSlash, ":") {
+			return nil, errors.New("git url: it is an address for ssh, which this version does not support; use https://HOST/PATH")
+		}
+		absolute, err := filepath.Abs(raw)
+		if err != nil {
+			return nil, fmt.Errorf("git url %s: %w", raw, err)
+		}
+		return &transport.Endpoint{Protocol: "file", Path: absolute}, nil
+	}
+	parsed, err := url.Parse(raw)
+	if err != nil {
+		return nil, errors.New("git url: it cannot be parsed; want https://HOST/PATH")
+	}
+	switch {
+	case parsed.User != nil:
+		return nil, fmt.Errorf("git url of host %s: has credentials in it; give them apart (Options.Auth: a Secret, or git's credential helper)", parsed.Host)
+	case parsed.RawQuery != "" || parsed.Fragment != "":
+		return nil, fmt.Errorf("git url of host %s: has a query or fragment; want https://HOST/PATH", parsed.Host)
+	case parsed.Scheme == "file" && parsed.Host != "" && parsed.Host != "localhost":
+		return nil, fmt.Errorf("git url %s: names a host; want file:///PATH", raw)
+	case parsed.Scheme == "file":
+		return &transport.Endpoint{Protocol: "file", Path: parsed.Path}, nil
+	case parsed.Scheme != "http" && parsed.Scheme != "https":
+		return nil, fmt.Errorf("git url %s: %s is not supported by this version; use https", raw, parsed.Scheme)
+	case parsed.Host == "":
+		return nil, fmt.Errorf("git url %s: has no host; want https://HOST/PATH", raw)
+	}
+	endpoint, err := transport.NewEndpoint(raw)
+	if err != nil {
+		return nil, fmt.Errorf("git url %s: %w", raw, err)
+	}
+	return endpoint, nil
+}
+
+// dial connects. A host that falls silent while it answers is given up on.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return impatient{conn}, nil
+}
+
+type impatient struct{ net.Conn }
+
+// Read fails if nothing comes for answerTimeout.
+func (c impatient) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
 }
 
 // list returns the refs of the host, all of them: the protocol that go-git speaks knows no filter.

@@ -7,26 +7,26 @@
 // anew from the host.
 //
 // It refuses to guess: that a host did not answer is never taken for "not there",
-// and credentials never appear in an error.
+// and credentials never appear in an error. One process uses a store's folder at a
+// time; several do no harm that the next fetch does not mend, but they cost each
+// other downloads.
 package gogit
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
-	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/policy"
@@ -42,11 +42,14 @@ type Auth struct {
 // Options of a Store.
 type Options struct {
 	Dir  string // owned by the Store; made if it is not there
-	URL  string // http or https, without credentials; or a local path, for which git must be installed
+	URL  string // http or https, without credentials; or a local path or file URL, for which git must be installed
 	Auth *Auth  // nil for anonymous
 	// MaxPacks is after how many fetches the store is made anew, because packs
 	// are never merged; default 50.
 	MaxPacks int
+	// Now tells how long ago a broken store was made anew: what is broken on the
+	// host's side must not be downloaded again and again. Default time.Now.
+	Now func() time.Time
 }
 
 // Store is one repository. Its methods may be called from several goroutines.
@@ -54,38 +57,51 @@ type Store struct {
 	dir      string
 	url      string
 	maxPacks int
+	now      func() time.Time
 	remote   *remote
 
-	network sync.Mutex // one fetch at a time
+	network  semaphore // one fetch at a time
+	listings listings
 
 	mu      sync.Mutex // guards all below: go-git's storage is not safe for concurrent use
-	disk    *filesystem.Storage
+	disk    *layers
 	current int // generation, the folder's name
+	packed  int // packs that the generation began with
 	suspect bool
+	mended  time.Time // when a suspect store was last made anew
 	trees   map[plumbing.Hash]*object.Tree
+	entries int // of all trees
 }
 
 const (
 	defaultMaxPacks = 50
-	// objectCache bounds decoded objects in memory.
+	// objectCache bounds decoded objects in memory, for each of two generations.
 	objectCache = 16 * cache.MiByte
-	// largestTrees bounds the directories kept decoded.
-	largestTrees = 4096
+	// maxEntries bounds the directories kept decoded; about 100 bytes each.
+	maxEntries = 100_000
+	// mendAfter is how long a store that was made anew because something was
+	// missing is left alone, should something be missing again.
+	mendAfter = 5 * time.Minute
 )
 
-// Open opens the store of a URL, or makes an empty one. It does not use the network.
+// Open opens the store of a URL, or makes an empty one. It does not use the
+// network: a store that turns out to be broken is made anew by the next fetch,
+// which saves of the pinned commits what can be saved.
 func Open(_ context.Context, o Options) (*Store, error) {
 	if o.Dir == "" {
 		return nil, errors.New("git store: a folder is required")
 	}
-	if o.MaxPacks == 0 {
+	if o.MaxPacks <= 0 {
 		o.MaxPacks = defaultMaxPacks
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	r, err := newRemote(o.URL, o.Auth)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: o.Dir, url: o.URL, maxPacks: o.MaxPacks, remote: r}
+	s := &Store{dir: o.Dir, url: o.URL, maxPacks: o.MaxPacks, now: o.Now, remote: r, network: newSemaphore()}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("git store: %w", err)
 	}
@@ -93,28 +109,27 @@ func Open(_ context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, generation := range slices.Backward(generations) {
-		disk := open(s.folder(generation))
-		if sound(disk) == nil {
-			s.use(disk, generation)
-			return s, s.removeOthers()
-		}
-	}
-	generation := 1
+	current := 1
 	if len(generations) > 0 {
-		generation = generations[len(generations)-1] + 1
-	}
-	disk, err := create(s.folder(generation))
-	if err != nil {
+		current = generations[len(generations)-1]
+	} else if _, err := create(s.folder(current)); err != nil {
 		return nil, err
 	}
-	s.use(disk, generation)
-	return s, s.removeOthers()
+	disk := &layers{storage: open(s.folder(current))}
+	s.use(disk, current, 0)
+	s.suspect = sound(disk.storage) != nil
+	if err := s.removeAllBut(current); err != nil {
+		return nil, err
+	}
+	return s, removeLeftovers(s.folder(current))
 }
 
-// A store is a folder of generations, 1, 2, ...; the newest sound one is used. Making
-// the store anew is making the next generation.
+// A store is a folder of generations, 1, 2, ...; the newest is used. Making the
+// store anew is making the next generation, under a name that ends in .new until
+// it is whole. The one before stays until then, for those who still read from it.
 func (s *Store) folder(generation int) string { return filepath.Join(s.dir, strconv.Itoa(generation)) }
+
+const unfinished = ".new"
 
 func (s *Store) generations() ([]int, error) {
 	entries, err := os.ReadDir(s.dir)
@@ -131,50 +146,53 @@ func (s *Store) generations() ([]int, error) {
 	return found, nil
 }
 
-func (s *Store) removeOthers() error {
-	generations, err := s.generations()
+// removeAllBut removes other generations, and those that were never finished.
+func (s *Store) removeAllBut(keep ...int) error {
+	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("git store: %w", err)
 	}
-	for _, generation := range generations {
-		if generation != s.current {
-			if err := os.RemoveAll(s.folder(generation)); err != nil {
-				return fmt.Errorf("git store: %w", err)
-			}
+	for _, entry := range entries {
+		name, isUnfinished := strings.CutSuffix(entry.Name(), unfinished)
+		generation, err := strconv.Atoi(name)
+		if err != nil || (!isUnfinished && slices.Contains(keep, generation)) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(s.dir, entry.Name())); err != nil {
+			return fmt.Errorf("git store: %w", err)
 		}
 	}
 	return nil
 }
 
-func (s *Store) use(disk *filesystem.Storage, generation int) {
-	s.disk, s.current, s.suspect = disk, generation, false
-	s.trees = map[plumbing.Hash]*object.Tree{}
-}
-
-func open(folder string) *filesystem.Storage {
-	return filesystem.NewStorage(osfs.New(folder), cache.NewObjectLRU(objectCache))
-}
-
-func create(folder string) (*filesystem.Storage, error) {
-	disk := open(folder)
-	if err := disk.Init(); err != nil {
-		return nil, fmt.Errorf("git store %s: %w", folder, err)
+// removeLeftovers removes what downloads that broke off have left behind.
+func removeLeftovers(folder string) error {
+	left, err := filepath.Glob(filepath.Join(folder, "objects", "pack", "tmp_*"))
+	if err != nil {
+		return fmt.Errorf("git store: %w", err)
 	}
-	return disk, nil
+	for _, name := range left {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("git store: %w", err)
+		}
+	}
+	return nil
+}
+
+// use begins to read from a generation; the lock must be held, but in Open.
+func (s *Store) use(disk *layers, generation, packed int) {
+	s.disk, s.current, s.packed, s.suspect = disk, generation, packed, false
+	s.trees, s.entries = map[plumbing.Hash]*object.Tree{}, 0
 }
 
 // sound fails if the store cannot be read or lacks what its refs name.
-func sound(disk *filesystem.Storage) error {
+func sound(disk storage) error {
 	refs, err := localRefs(disk)
 	if err != nil {
 		return err
 	}
 	for _, id := range refs {
-		commit, err := object.GetCommit(disk, id)
-		if err != nil {
-			return err
-		}
-		if _, err := commit.Tree(); err != nil {
+		if err := readable(disk, id); err != nil {
 			return err
 		}
 	}
@@ -182,69 +200,16 @@ func sound(disk *filesystem.Storage) error {
 	return err
 }
 
-// Names of local refs. Their objects survive making the store anew.
-const (
-	tipPrefix     = "refs/slipway/tips/"    // + the ref on the host: where it was last seen
-	healthyPrefix = "refs/slipway/healthy/" // + a pin's name
-)
-
-func localRefs(disk *filesystem.Storage) (map[plumbing.ReferenceName]plumbing.Hash, error) {
-	iter, err := disk.IterReferences()
-	if err != nil {
-		return nil, err
-	}
-	refs := map[plumbing.ReferenceName]plumbing.Hash{}
-	err = iter.ForEach(func(ref *plumbing.Reference) error {
-		if ref.Type() == plumbing.HashReference && strings.HasPrefix(string(ref.Name()), "refs/slipway/") {
-			refs[ref.Name()] = ref.Hash()
-		}
-		return nil
-	})
-	return refs, err
-}
-
-// Pin keeps a commit readable under a name, also when the branch leaves it behind. The commit must be here.
-func (s *Store) Pin(name string, id gitsource.ObjectID) error {
-	if !pinnable(name) {
-		return fmt.Errorf("pin %q: not a name", name)
-	}
-	hash, err := hashOf(id)
-	if err != nil {
-		return fmt.Errorf("pin %s: %w", name, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ref := plumbing.ReferenceName(healthyPrefix + name)
-	if old, err := s.disk.Reference(ref); err == nil && old.Hash() == hash {
-		return nil
-	}
-	if _, err := object.GetCommit(s.disk, hash); err != nil {
-		return s.missing(fmt.Errorf("pin %s: commit %s: %w", name, id, notFound(err)))
-	}
-	return s.disk.SetReference(plumbing.NewHashReference(ref, hash))
-}
-
-// Unpin forgets a pin; one that is not there is no error.
-func (s *Store) Unpin(name string) error {
-	if !pinnable(name) {
-		return fmt.Errorf("pin %q: not a name", name)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.disk.RemoveReference(plumbing.ReferenceName(healthyPrefix + name))
-}
-
-func pinnable(name string) bool {
-	return plumbing.ReferenceName(healthyPrefix+name).Validate() == nil && !strings.Contains(name, "..")
-}
-
 // missing remembers that an object which must be here is not, so that the next
-// fetch makes the store anew.
+// fetch makes the store anew. The lock must be held.
 func (s *Store) missing(err error) error {
-	if err != nil && !errors.Is(err, context.Canceled) {
-		s.suspect = true
-	}
+	s.suspect = true
 	return err
+}
+
+// mustMend says whether the store is to be made anew because something is missing. The lock must be held.
+func (s *Store) mustMend() bool {
+	return s.suspect && (s.mended.IsZero() || s.now().Sub(s.mended) >= mendAfter)
 }
 
 func notFound(err error) error {
@@ -271,18 +236,21 @@ func idOf(hash plumbing.Hash) gitsource.ObjectID {
 	return gitsource.ObjectID(hash.String())
 }
 
-// checkURL refuses credentials in the URL: they would end up in messages.
-func checkURL(raw string) (*url.URL, error) {
-	parsed, err := url.Parse(raw)
-	if err != nil {
-		return nil, errors.New("git url: it cannot be parsed; want https://HOST/PATH")
+// semaphore is a lock that is given up waiting for when the context ends.
+type semaphore chan struct{}
+
+func newSemaphore() semaphore { return make(semaphore, 1) }
+
+func (s semaphore) acquire(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("waiting for another fetch: %w: %w", gitsource.ErrUnreachable, err)
 	}
-	if parsed.User != nil {
-		return nil, fmt.Errorf("git url of host %s: has credentials in it; give them apart (in a Secret, or by git's credential helper)", parsed.Host)
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for another fetch: %w: %w", gitsource.ErrUnreachable, ctx.Err())
 	}
-	return parsed, nil
 }
 
-func tipName(ref string) plumbing.ReferenceName {
-	return plumbing.ReferenceName(tipPrefix + strings.TrimPrefix(ref, "refs/"))
-}
+func (s semaphore) release() { <-s }

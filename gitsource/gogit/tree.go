@@ -27,11 +27,14 @@ func (s *Store) Snapshot(revision gitsource.Revision) (gitsource.Snapshot, error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	commit, err := object.GetCommit(s.disk, hash)
-	if err != nil {
-		return gitsource.Snapshot{}, fmt.Errorf("commit %s: %w", revision.ID, notFound(err))
+	if err := s.readable(hash); err != nil {
+		return gitsource.Snapshot{}, fmt.Errorf("commit %s: %w", revision.ID, err)
 	}
-	return gitsource.Snapshot{Revision: revision, Tree: &tree{store: s, root: commit.TreeHash}}, nil
+	commit, err := s.commit(hash)
+	if err != nil {
+		return gitsource.Snapshot{}, fmt.Errorf("commit %s: git store: %w", revision.ID, err)
+	}
+	return gitsource.Snapshot{Revision: revision, Tree: &tree{store: s, root: commit.TreeHash, generation: s.current}}, nil
 }
 
 // SnapshotOf returns the tree of a commit, which is fetched if it is not here.
@@ -44,8 +47,19 @@ func (s *Store) SnapshotOf(ctx context.Context, id gitsource.ObjectID) (gitsourc
 
 // tree is a gitsource.Tree over Git objects.
 type tree struct {
-	store *Store
-	root  plumbing.Hash
+	store      *Store
+	root       plumbing.Hash
+	generation int // of the store, that it was made of
+}
+
+// lost marks the store as broken if something is missing that must be there: of a
+// Snapshot that has outlived two generations, that is not to be expected. The lock
+// must be held.
+func (t *tree) lost(err error) error {
+	if errors.Is(err, errIncomplete) && t.generation == t.store.current {
+		return t.store.missing(err)
+	}
+	return err
 }
 
 var (
@@ -53,7 +67,11 @@ var (
 	errOutside = errors.New("the symbolic link leaves the tree")
 )
 
-const maxLinks = 40
+const (
+	maxLinks = 40
+	// longestTarget is PATH_MAX: what is longer leads nowhere.
+	longestTarget = 4096
+)
 
 // node is what stands at a path.
 type node struct {
@@ -172,6 +190,9 @@ func (t *tree) find(name string, follow bool) (node, error) {
 	for len(todo) > 0 {
 		part := todo[0]
 		todo = todo[1:]
+		if at.mode != filemode.Dir {
+			return node{}, fs.ErrNotExist
+		}
 		switch part {
 		case ".", "":
 			continue
@@ -181,9 +202,6 @@ func (t *tree) find(name string, follow bool) (node, error) {
 			}
 			at, dirs = dirs[len(dirs)-1], dirs[:len(dirs)-1]
 			continue
-		}
-		if at.mode != filemode.Dir {
-			return node{}, fs.ErrNotExist
 		}
 		next, err := t.child(at.hash, part)
 		if err != nil {
@@ -196,6 +214,11 @@ func (t *tree) find(name string, follow bool) (node, error) {
 		}
 		if links++; links > maxLinks {
 			return node{}, errLoop
+		}
+		if size, err := t.size(next.hash); err != nil {
+			return node{}, err
+		} else if size > longestTarget {
+			return node{}, errOutside
 		}
 		target, err := t.blob(next.hash)
 		if err != nil {
@@ -215,7 +238,7 @@ func (t *tree) child(dir plumbing.Hash, name string) (node, error) {
 	defer s.mu.Unlock()
 	listing, err := s.tree(dir)
 	if err != nil {
-		return node{}, err
+		return node{}, t.lost(err)
 	}
 	found, err := listing.FindEntry(name)
 	if errors.Is(err, object.ErrEntryNotFound) || errors.Is(err, object.ErrDirectoryNotFound) {
@@ -227,29 +250,13 @@ func (t *tree) child(dir plumbing.Hash, name string) (node, error) {
 	return node{name: found.Name, mode: found.Mode, hash: found.Hash}, nil
 }
 
-// tree returns a decoded directory; the lock must be held.
-func (s *Store) tree(hash plumbing.Hash) (*object.Tree, error) {
-	if cached, found := s.trees[hash]; found {
-		return cached, nil
-	}
-	decoded, err := object.GetTree(s.disk, hash)
-	if err != nil {
-		return nil, s.missing(fmt.Errorf("tree %s: %w", hash, err))
-	}
-	if len(s.trees) >= largestTrees {
-		clear(s.trees)
-	}
-	s.trees[hash] = decoded
-	return decoded, nil
-}
-
 func (t *tree) list(hash plumbing.Hash) ([]fs.DirEntry, error) {
 	s := t.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	listing, err := s.tree(hash)
 	if err != nil {
-		return nil, err
+		return nil, t.lost(err)
 	}
 	entries := make([]fs.DirEntry, 0, len(listing.Entries))
 	for _, e := range listing.Entries {
@@ -266,7 +273,7 @@ func (t *tree) size(hash plumbing.Hash) (int64, error) {
 	defer s.mu.Unlock()
 	size, err := s.disk.EncodedObjectSize(hash)
 	if err != nil {
-		return 0, s.missing(fmt.Errorf("blob %s: %w", hash, err))
+		return 0, t.lost(fmt.Errorf("blob %s: %w: %v", hash, errIncomplete, err)) //nolint:errorlint // see tree
 	}
 	return size, nil
 }
@@ -274,16 +281,19 @@ func (t *tree) size(hash plumbing.Hash) (int64, error) {
 func (t *tree) blob(hash plumbing.Hash) ([]byte, error) {
 	s := t.store
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	encoded, err := s.disk.EncodedObject(plumbing.BlobObject, hash)
 	if err != nil {
-		return nil, s.missing(fmt.Errorf("blob %s: %w", hash, err))
+		err = t.lost(fmt.Errorf("blob %s: %w: %v", hash, errIncomplete, err)) //nolint:errorlint // see tree
 	}
-	reader, err := encoded.Reader()
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	reader, err := encoded.Reader() // it is in memory, and nobody changes it
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", hash, err)
 	}
-	defer reader.Close()
+	defer func() { _ = reader.Close() }()
 	return io.ReadAll(reader)
 }
 
@@ -293,12 +303,21 @@ type entry struct {
 	node node
 }
 
-func (e *entry) Name() string               { return e.node.name }
-func (e *entry) IsDir() bool                { return e.Type().IsDir() }
-func (e *entry) Info() (fs.FileInfo, error) { return e, nil }
-func (e *entry) ModTime() time.Time         { return time.Time{} }
-func (e *entry) Sys() any                   { return nil }
-func (e *entry) Type() fs.FileMode          { return e.Mode().Type() }
+func (e *entry) Name() string       { return e.node.name }
+func (e *entry) IsDir() bool        { return e.Type().IsDir() }
+func (e *entry) ModTime() time.Time { return time.Time{} }
+func (e *entry) Sys() any           { return nil }
+func (e *entry) Type() fs.FileMode  { return e.Mode().Type() }
+
+// Info fails if the size cannot be told.
+func (e *entry) Info() (fs.FileInfo, error) {
+	if e.node.mode != filemode.Dir && e.node.mode != filemode.Submodule {
+		if _, err := e.tree.size(e.node.hash); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
 
 func (e *entry) Size() int64 {
 	if e.node.mode == filemode.Dir || e.node.mode == filemode.Submodule {

@@ -28,9 +28,15 @@ func (s *Store) WriteTree(base gitsource.ObjectID, changes []gitsource.Change) (
 		if err != nil {
 			return "", err
 		}
-		commit, err := object.GetCommit(s.disk, hash)
+		if err := s.readable(hash); err != nil {
+			return "", fmt.Errorf("commit %s: %w", base, err)
+		}
+		if err := s.settle(hash); err != nil {
+			return "", fmt.Errorf("commit %s: %w", base, err)
+		}
+		commit, err := s.commit(hash)
 		if err != nil {
-			return "", fmt.Errorf("commit %s: %w", base, notFound(err))
+			return "", fmt.Errorf("commit %s: git store: %w", base, err)
 		}
 		root = commit.TreeHash
 	}
@@ -42,6 +48,9 @@ func (s *Store) WriteTree(base gitsource.ObjectID, changes []gitsource.Change) (
 		edits.add(strings.Split(change.Path, "/"), change)
 	}
 	hash, err := s.edit(root, edits)
+	if errors.Is(err, errIncomplete) {
+		return "", s.missing(err)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -57,11 +66,20 @@ func checkPath(name string) error {
 		return fmt.Errorf("path %q: want a path from the root of the repository, without dots", name)
 	}
 	for part := range strings.SplitSeq(name, "/") {
-		if strings.EqualFold(part, ".git") || strings.ContainsRune(part, 0) {
+		if isDotGit(part) || strings.ContainsRune(part, 0) {
 			return fmt.Errorf("path %q: %q cannot be part of a tree", name, part)
 		}
 	}
 	return nil
+}
+
+// isDotGit recognises .git, also as the file systems of other machines spell it.
+func isDotGit(name string) bool {
+	if at := strings.IndexAny(name, `:\`); at >= 0 {
+		name = name[:at]
+	}
+	name = strings.TrimRight(name, " .")
+	return strings.EqualFold(name, ".git") || strings.EqualFold(name, "git~1")
 }
 
 // edits are the changes below one directory.
@@ -208,7 +226,7 @@ func (s *Store) write(o encoder) (plumbing.Hash, error) {
 
 // store writes an object unless it is here already.
 func (s *Store) store(o plumbing.EncodedObject) (plumbing.Hash, error) {
-	if s.disk.HasEncodedObject(o.Hash()) == nil {
+	if s.disk.has(o.Hash()) {
 		return o.Hash(), nil
 	}
 	hash, err := s.disk.SetEncodedObject(o)
@@ -229,8 +247,8 @@ func (s *Store) Commit(c gitsource.NewCommit) (gitsource.ObjectID, error) {
 		commit.Message += "\n"
 	}
 	for _, person := range []gitsource.Person{c.Author, c.Committer} {
-		if strings.ContainsAny(person.Name+person.Email, "\n<>\x00") || person.When.IsZero() {
-			return "", errors.New("commit: author and committer need a time, and names and addresses without line breaks and angle brackets")
+		if person.When.Unix() < 0 || clean(person.Name) == "" || strings.ContainsRune(person.Name+person.Email, 0) {
+			return "", fmt.Errorf("commit: person %q <%s>: want a name, without zero bytes, and a time since 1970", person.Name, person.Email)
 		}
 	}
 	if bytes.IndexByte([]byte(c.Message), 0) >= 0 {
@@ -238,6 +256,9 @@ func (s *Store) Commit(c gitsource.NewCommit) (gitsource.ObjectID, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.settle(tree); err != nil {
+		return "", fmt.Errorf("commit: tree %s: %w", c.Tree, err)
+	}
 	for _, parent := range c.Parents {
 		hash, err := hashOf(parent)
 		if err != nil {
@@ -250,5 +271,12 @@ func (s *Store) Commit(c gitsource.NewCommit) (gitsource.ObjectID, error) {
 }
 
 func signature(p gitsource.Person) object.Signature {
-	return object.Signature{Name: strings.TrimSpace(p.Name), Email: strings.TrimSpace(p.Email), When: p.When}
+	return object.Signature{Name: clean(p.Name), Email: clean(p.Email), When: p.When}
+}
+
+// clean takes out of names and addresses what Git does (ident.c): line breaks and angle
+// brackets everywhere, and at both ends also white space and punctuation.
+func clean(s string) string {
+	s = strings.NewReplacer("\n", "", "<", "", ">", "").Replace(s)
+	return strings.TrimFunc(s, func(r rune) bool { return r <= ' ' || strings.ContainsRune(`.,:;"\'`, r) })
 }
