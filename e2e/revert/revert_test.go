@@ -15,12 +15,15 @@ import (
 
 // TestWaysBack tells how an agent alone takes bad versions back.
 func TestWaysBack(t *testing.T) {
-	apps := []string{"merged", "squashed", "one", "two", "three", "shared", "busy", "fixed", "plain", "final", "undone", "again", "raced", "offline"}
+	apps := []string{"merged", "squashed", "one", "two", "three", "shared", "busy", "fixed", "plain", "final", "undone", "again", "raced", "offline",
+		"migrated", "common", "overtaken", "twice", "served", "leaned"}
 	p := newPort(t, apps...)
 	// A workload without a Rollout: its own progress deadline is what fails.
 	s := story{t, p}
 	s.commit("Leave the Rollout of plain out", world.Write("apps/plain/base/web.yaml", workload))
-	if _, err := p.StartAgent(t.Context(), world.AgentOptions{}); err != nil {
+	s.commit("Put common into dev, too", p.common()...)
+	agent, err := p.StartAgent(t.Context(), world.AgentOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, app := range apps {
@@ -39,6 +42,8 @@ func TestWaysBack(t *testing.T) {
 			"a person is faster":                     story.person,
 			"a second failure, after a healthy time": story.secondFailure,
 			"no last healthy set":                    story.neverHealthy,
+			"an irreversible commit behind a merge":  story.irreversibleBehindMerge,
+			"a sibling on the shared base":           story.siblingOnBase,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -48,30 +53,26 @@ func TestWaysBack(t *testing.T) {
 			})
 		}
 	})
-	t.Run("a lost push race", func(t *testing.T) { story{t, p}.lostRace() })
-	t.Run("the Git host is down", func(t *testing.T) { story{t, p}.hostDown() })
+	for _, alone := range []struct {
+		name string
+		tell func(story)
+	}{
+		{"a lost push race", story.lostRace},
+		{"a person wins the race", story.personWins},
+		{"a second failure, before a healthy time", story.noHealthyTime},
+		{"the Git host is down", story.hostDown},
+		{"by a server", func(s story) { s.byServer(agent) }},
+	} {
+		t.Run(alone.name, func(t *testing.T) {
+			start := time.Now()
+			alone.tell(story{t, p})
+			t.Logf("told in %.1f s", time.Since(start).Seconds())
+		})
+	}
 }
 
 func (s story) mergeCommit() {
-	tip, err := s.Tip(s.Context())
-	s.must(err)
-	branch, err := s.CommitOn(s.Context(), tip, "Work on a branch", s.use("merged", s.bad))
-	s.must(err)
-	var bad gitsource.ObjectID
-	for bad == "" {
-		if tip, err = s.Tip(s.Context()); err != nil {
-			s.Fatal(err)
-		}
-		tree, err := s.Repo.WriteTree(tip, []gitsource.Change{s.use("merged", s.bad)})
-		s.must(err)
-		id, err := s.Repo.Commit(gitsource.NewCommit{
-			Parents: []gitsource.ObjectID{tip, branch}, Tree: tree, Message: "Merge the branch", Author: world.Person(), Committer: world.Person(),
-		})
-		s.must(err)
-		if s.Repo.Push(s.Context(), "refs/heads/"+world.Branch, tip, id) == nil {
-			bad = id
-		}
-	}
+	bad := s.merge("Work on a branch", s.use("merged", s.bad))
 	s.comesBack("merged", bad, s.bad, s.good)
 }
 
@@ -108,11 +109,7 @@ func (s story) sharedBase() {
 	if !strings.Contains(strings.Join(branches, " "), "revert/production/shared") {
 		s.Fatalf("no branch waits for a person, but %v", branches)
 	}
-	// The person agrees.
-	p, err := promoter.New(promoter.Options{Repo: s.Repo, Branch: world.Branch})
-	s.must(err)
-	_, err = p.MergeRevert(s.Context(), "production", "shared", world.Person(), "agreed")
-	s.must(err)
+	s.agree("shared")
 	s.runs("shared", s.good)
 }
 

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -64,7 +63,7 @@ type World struct {
 	serving   *http.Server
 	processes []*Process
 	pushed    func(bare.Push)
-	before    func()
+	hooks     hooks
 }
 
 // Start starts the registry, the Git host with an empty environment repo, and the
@@ -95,7 +94,7 @@ func (w *World) start(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	w.URL = "http://" + w.address + "/" + repository + ".git"
-	if w.Repo, err = gogit.Open(ctx, gogit.Options{Dir: filepath.Join(w.Dir, "person"), URL: w.URL}); err != nil {
+	if w.Repo, err = gogit.Open(ctx, gogit.Options{Dir: filepath.Join(w.Dir, "person"), URL: w.URL, Auth: personAuth()}); err != nil {
 		return err
 	}
 	w.Cluster, err = cluster.Start(ctx, cluster.Options{
@@ -142,26 +141,6 @@ func (w *World) StopHost() error {
 	server := w.serving
 	w.serving = nil
 	return server.Close()
-}
-
-func (w *World) serve(out http.ResponseWriter, request *http.Request) {
-	if request.Method == http.MethodPost && strings.HasSuffix(request.URL.Path, "/git-receive-pack") {
-		w.mu.Lock()
-		f := w.before
-		w.before = nil
-		w.mu.Unlock()
-		if f != nil {
-			f()
-		}
-	}
-	w.host.ServeHTTP(out, request)
-}
-
-// BeforeNextPush calls f once, while the next push waits: it then loses the race against what f pushes.
-func (w *World) BeforeNextPush(f func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.before = f
 }
 
 // OnPush calls f for every push from now on.
