@@ -208,3 +208,24 @@ func TestCarryOutForAPerson(t *testing.T) {
 		t.Error(f.read("main", productionFile))
 	}
 }
+
+// TestWiderThanTheApplication: what may change others is put before a person.
+func TestWiderThanTheApplication(t *testing.T) {
+	f := newFailure(t)
+	for _, path := range []string{"apps/shop", "apps", "."} {
+		got := f.carryOut(f.request(func(r *v1alpha1.RevertRequest) { r.Path = path }), promoter.Refused)
+		if path != "." && !strings.Contains(got.Reason, "wider than apps/shop/production") {
+			t.Errorf("%s: %s", path, got.Reason)
+		}
+	}
+	before := f.tip("main")
+	for _, path := range []string{"apps/shop", "apps"} {
+		got := f.carryOut(f.request(func(r *v1alpha1.RevertRequest) { r.Path, r.Direct, r.Why = path, false, "a shared base" }), promoter.Done)
+		if got.Branch != promoter.RevertBranch("production", "shop") {
+			t.Errorf("%s: %+v", path, got)
+		}
+	}
+	if f.tip("main") != before {
+		t.Error("the followed branch moved")
+	}
+}

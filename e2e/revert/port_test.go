@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -204,6 +205,7 @@ func (s story) comesBack(app string, bad gitsource.ObjectID, held, image string)
 	if trailer.Parse(found[0].Message).Verdict == "" {
 		s.Errorf("the revert carries no verdict:\n%s", found[0].Message)
 	}
+	s.touchesOnly(app, found[0])
 	content, err := s.File(s.Context(), kustomization(app))
 	s.must(err)
 	if want := string(s.use(app, image).Content); content != want {
@@ -213,6 +215,18 @@ func (s story) comesBack(app string, bad gitsource.ObjectID, held, image string)
 		s.Errorf("%s is not held in %s", held, app)
 	}
 	return found[0]
+}
+
+// touchesOnly holds that a revert leaves the files of others alone.
+func (s story) touchesOnly(app string, revert gitsource.Commit) {
+	s.Helper()
+	out, err := exec.CommandContext(s.Context(), "git", "--git-dir", s.GitDir(), "diff-tree", "-r", "--no-commit-id", "--name-only", string(revert.ID)).Output()
+	s.must(err)
+	for _, name := range strings.Fields(string(out)) {
+		if !strings.HasPrefix(name, "apps/"+app+"/production/") && name != environment.HoldPath("production", app) {
+			s.Errorf("the revert of %s changes %s", app, name)
+		}
+	}
 }
 
 func (s story) held(app, image string) bool {
