@@ -9,13 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"path"
 	"slices"
 	"text/template"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	sigsyaml "sigs.k8s.io/yaml"
 )
@@ -28,49 +25,6 @@ var agent string
 
 // SourceName is the GitSource of the environment repo.
 const SourceName = "fleet"
-
-// Options say which cluster follows which repository.
-type Options struct {
-	Cluster   string // name of the cluster; also that of its root Application
-	URL       string // of the environment repo: http or https, without credentials
-	Branch    string // default main
-	Path      string // of what the agent starts from; default clusters/CLUSTER
-	Namespace string // of the Applications; default slipway-system
-	// SecretName is a Secret with username and password for the repository; empty for none.
-	SecretName string
-	// AgentUser is the API server's name for an agent that runs outside of the cluster; empty for none.
-	AgentUser string
-	// AgentImage runs the agent in the cluster; empty for an agent outside.
-	AgentImage string
-	// Server is the URL of slipway-server; empty for an agent that pushes reverts itself.
-	Server string
-}
-
-func (o Options) complete() (Options, error) {
-	if o.Branch == "" {
-		o.Branch = "main"
-	}
-	if o.Namespace == "" {
-		o.Namespace = "slipway-system"
-	}
-	if o.Path == "" {
-		o.Path = path.Join("clusters", o.Cluster)
-	}
-	var errs []error
-	for field, value := range map[string]string{"cluster": o.Cluster, "namespace": o.Namespace} {
-		if problems := validation.IsDNS1123Label(value); len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("%s %q: %s", field, value, problems[0]))
-		}
-	}
-	parsed, err := url.Parse(o.URL)
-	switch {
-	case err != nil, parsed.Host == "", parsed.Scheme != "http" && parsed.Scheme != "https":
-		errs = append(errs, errors.New("url: want https://HOST/PATH of the environment repo"))
-	case parsed.User != nil:
-		errs = append(errs, errors.New("url: has credentials in it; put them into a Secret and name it"))
-	}
-	return o, errors.Join(errs...)
-}
 
 // CRDs returns the custom resource definitions.
 func CRDs() ([]*unstructured.Unstructured, error) {

@@ -4,6 +4,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"path"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -30,5 +31,11 @@ func Starter(cluster string) (map[string][]byte, error) {
 		files[strings.ReplaceAll(strings.TrimPrefix(name, "starter/"), "CLUSTER", cluster)] = content
 		return nil
 	})
-	return files, err
+	if err != nil {
+		return nil, err
+	}
+	if _, taken := files[path.Join("clusters", cluster, cluster+".yaml")]; taken {
+		return nil, fmt.Errorf("cluster %q: the starter has an Application of that name, and the cluster's root needs one; choose another name", cluster)
+	}
+	return files, nil
 }
