@@ -30,6 +30,7 @@ type trial struct {
 	tree  gitsource.ObjectID
 	why   string // it does not bring back the last healthy Set; empty if it does
 	after gitsource.Snapshot
+	empty bool // Git is as it should be already, as far as this path goes
 }
 
 // compose computes what Git is to show. Its time is that of the verdict, so that
@@ -130,6 +131,9 @@ func (p *pass) widen(ctx context.Context, c composing) (chosen trial, why string
 		return wider, fmt.Sprintf("the failure came from files outside of %s, a shared base perhaps; what changed in %s goes back, and %s",
 			own.facts.Path, within(at), effect), nil
 	}
+	if own.empty {
+		return trial{}, "", fmt.Errorf("a person has to revert: %s, nor does a wider path", own.why)
+	}
 	return own, own.why, nil
 }
 
@@ -146,7 +150,7 @@ func (p *pass) try(ctx context.Context, c composing, facts undo.Facts) (trial, e
 	if err != nil {
 		return trial{}, err
 	}
-	result := trial{facts: facts}
+	result := trial{facts: facts, empty: len(composed.Changes) == 0}
 	if result.tree, err = p.repository.WriteTree(p.tip.ID, composed.Changes); err != nil {
 		return trial{}, err
 	}
