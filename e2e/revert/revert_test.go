@@ -15,8 +15,10 @@ import (
 
 // TestWaysBack tells how an agent alone takes bad versions back.
 func TestWaysBack(t *testing.T) {
-	apps := []string{"merged", "squashed", "one", "two", "three", "shared", "busy", "fixed", "plain", "final", "undone", "again", "raced", "offline",
-		"migrated", "common", "overtaken", "twice", "served", "leaned"}
+	apps := []string{
+		"merged", "squashed", "one", "two", "three", "shared", "busy", "fixed", "plain", "final", "undone", "again", "raced", "offline",
+		"migrated", "common", "overtaken", "twice", "served", "leaned",
+	}
 	p := newPort(t, apps...)
 	// A workload without a Rollout: its own progress deadline is what fails.
 	s := story{t, p}
