@@ -8,6 +8,9 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -73,11 +76,14 @@ func (d *Differ) Diff(ctx context.Context, snapshot gitsource.Snapshot, app *v1a
 	for _, object := range set.Objects {
 		ref := manifests.RefOf(object)
 		wanted[ref] = true
-		applier := d.applier
+		applier, want := d.applier, plan.Labelled(object, app.Name)
 		if bundled[ref] {
 			applier = d.rollout
+			if want, err = d.asBundled(ctx, want); err != nil {
+				return nil, err
+			}
 		}
-		diff, err := applier.DryRun(ctx, plan.Labelled(object, app.Name))
+		diff, err := applier.DryRun(ctx, want)
 		if err != nil {
 			return nil, err
 		}
@@ -91,6 +97,32 @@ func (d *Differ) Diff(ctx context.Context, snapshot gitsource.Snapshot, app *v1a
 	}
 	pruned, err := d.pruned(ctx, app, wanted)
 	return append(all, pruned...), err
+}
+
+// asBundled gives object the annotations with which the rollout loop notes what it applied.
+func (d *Differ) asBundled(ctx context.Context, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	live := &metav1.PartialObjectMetadata{}
+	live.SetGroupVersionKind(object.GroupVersionKind())
+	err := d.kube.Get(ctx, client.ObjectKeyFromObject(object), live)
+	if apierrors.IsNotFound(err) {
+		return object, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", manifests.RefOf(object), err)
+	}
+	noted := object.DeepCopy()
+	annotations := noted.GetAnnotations()
+	for key, value := range live.Annotations {
+		if _, set := annotations[key]; set || !strings.HasPrefix(key, v1alpha1.Group+"/") {
+			continue
+		}
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[key] = value
+	}
+	noted.SetAnnotations(annotations)
+	return noted, nil
 }
 
 // visible leaves out what Slipway itself writes beside what stands in Git.
