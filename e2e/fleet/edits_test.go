@@ -163,10 +163,14 @@ func (f *fleet) handEdit(way edit, app string) (time.Duration, error) {
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
+	live := &unstructured.Unstructured{}
 	for {
-		live := &unstructured.Unstructured{}
-		live.SetGroupVersionKind(way.kind)
-		err := f.Kube.Get(ctx, key, live)
+		seen := &unstructured.Unstructured{}
+		seen.SetGroupVersionKind(way.kind)
+		err := f.Kube.Get(ctx, key, seen)
+		if ctx.Err() == nil {
+			live = seen // what a request that was cut off brings says nothing
+		}
 		if err == nil && live.GetDeletionTimestamp() == nil && reflect.DeepEqual(essence(live), before) {
 			return time.Since(start), nil
 		}

@@ -25,6 +25,28 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
+// TestWipedLeavesOthersAlone: what others wrote cannot be told from what we wrote once managedFields are gone. None of
+// it may disappear with the heal.
+func TestWipedLeavesOthersAlone(t *testing.T) {
+	w := newWorld(t)
+	set := w.set(fmt.Sprintf(configMap, "a", "1"))
+	w.apply(set)
+	w.synced()
+	w.quiet()
+	w.patchConfigMap("someone", `{"metadata":{"annotations":{"someone.example/note":"kept"}},"data":{"theirs":"kept"}}`)
+	w.patchConfigMap("someone", `{"metadata":{"managedFields":[{}]}}`)
+	w.notified(w.ref("", "ConfigMap", "a"))
+	w.eventually("the plan sees it", func() bool { p := w.compute(set); return !p.Empty() })
+	w.applied(set, "healed ConfigMap a")
+	live, err := w.client.CoreV1().ConfigMaps(w.namespace).Get(w.ctx, "a", metav1.GetOptions{})
+	if err != nil || live.Annotations["someone.example/note"] != "kept" || live.Data["theirs"] != "kept" || live.Data["a"] != "1" {
+		t.Errorf("after the heal: %v %v, %v", live.Annotations, live.Data, err)
+	}
+	if p := w.compute(set); !p.Empty() {
+		t.Errorf("not empty after the heal:\n%s", p)
+	}
+}
+
 // TestDrift lets others do all that counts as drift, and holds that each is
 // noticed without a request, healed with one PATCH, and leaves no trace.
 func TestDrift(t *testing.T) {

@@ -52,8 +52,9 @@ func (a *Applier) send(ctx context.Context, action plan.Action) (outcome, error)
 	if err != nil {
 		return outcome{}, err
 	}
-	if slices.ContainsFunc(applied.ManagedFields, func(e metav1.ManagedFieldsEntry) bool { return e.Manager == plan.BeforeFirstApply }) {
-		// The object had no managedFields, so its fields went to a manager that nobody is.
+	if action.Verb != plan.Heal && slices.ContainsFunc(applied.ManagedFields, func(e metav1.ManagedFieldsEntry) bool { return e.Manager == plan.BeforeFirstApply }) {
+		// The object had no managedFields, so its fields went to a manager that nobody is. Where ours
+		// were only wiped, what others had is among them: there reclaim takes back what is ours, and no more.
 		if err := a.migrate(ctx, r, action.Ref); err != nil {
 			return outcome{}, fmt.Errorf("taking over fields without a manager: %w", err)
 		}

@@ -97,7 +97,8 @@ func takeOver(object *metav1.PartialObjectMetadata, manager string) (bool, error
 	return true, csaupgrade.UpgradeManagedFields(object, names, manager)
 }
 
-// takeBack takes the fields that manager owns by apply out of the entries of interactive tools.
+// takeBack takes the fields that manager owns by apply out of the entries of interactive tools, and of the manager
+// that stands for all others after managedFields were wiped.
 func takeBack(object *metav1.PartialObjectMetadata, manager string) (bool, error) {
 	own := &fieldpath.Set{}
 	for _, e := range object.ManagedFields {
@@ -134,9 +135,10 @@ func takeBack(object *metav1.PartialObjectMetadata, manager string) (bool, error
 	return changed, nil
 }
 
-// interactive says whether an entry is that of a tool in a person's hands. Controllers keep what they share with us.
+// interactive says whether an entry is that of a tool in a person's hands, or of nobody. Controllers keep what they share with us.
 func interactive(e metav1.ManagedFieldsEntry) bool {
-	return e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == "" && strings.HasPrefix(e.Manager, "kubectl")
+	return e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == "" &&
+		(strings.HasPrefix(e.Manager, "kubectl") || e.Manager == plan.BeforeFirstApply)
 }
 
 func fieldSet(e metav1.ManagedFieldsEntry) (*fieldpath.Set, error) {
