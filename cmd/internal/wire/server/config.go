@@ -1,0 +1,278 @@
+package server
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/slipway-cd/slipway/policy"
+)
+
+// Config is the file that says what a server builds, for whom, and with which logins. It holds no secret itself: each
+// stands in a file of its own, so that this one can be shown, diffed and kept in Git. Paths are relative to its folder.
+type Config struct {
+	Environments []EnvironmentRepo `yaml:"environments"`
+	Sources      []Source          `yaml:"sources"`
+	Registries   []RegistryLogin   `yaml:"registries"`
+	Signing      Signing           `yaml:"signing"`
+	Queue        Queue             `yaml:"queue"`
+	Worker       Worker            `yaml:"worker"`
+	// TokensFile lists who may use the API: lines that `slipway-server token` prints.
+	TokensFile string `yaml:"tokensFile"`
+}
+
+// EnvironmentRepo is where promotions and reverts are written.
+type EnvironmentRepo struct {
+	URL    string `yaml:"url"`    // spelled as in the GitSources of the agents
+	Branch string `yaml:"branch"` // default main
+	Login  Login  `yaml:"login"`
+	// Host, if set, holds promotion requests as pull requests; else they are branches.
+	Host *GitHost `yaml:"host"`
+}
+
+// Source is a repository whose pushes are built.
+type Source struct {
+	Name  string `yaml:"name"`
+	URL   string `yaml:"url"`
+	Login Login  `yaml:"login"`
+	// Webhook of the host; without it the refs are looked at from time to time.
+	Webhook *Webhook `yaml:"webhook"`
+	// Host, if set, is told how the commits do.
+	Host *GitHost `yaml:"host"`
+	// Environments is the URL of the environment repo that images go to; the only one there is may be left out.
+	Environments string `yaml:"environments"`
+}
+
+// Login at a Git host or registry. Empty means none.
+type Login struct {
+	Username     string `yaml:"username"`
+	PasswordFile string `yaml:"passwordFile"`
+}
+
+// Webhook says how the host signs what it sends to /v1/hooks/NAME.
+type Webhook struct {
+	Kind       string `yaml:"kind"` // github, gitlab, gitea
+	SecretFile string `yaml:"secretFile"`
+}
+
+// GitHost is the API of a Git host.
+type GitHost struct {
+	Kind       string `yaml:"kind"` // gitea
+	URL        string `yaml:"url"`
+	Repository string `yaml:"repository"` // OWNER/NAME
+	TokenFile  string `yaml:"tokenFile"`
+}
+
+// RegistryLogin is how images are pulled from and pushed to one registry.
+type RegistryLogin struct {
+	Host     string `yaml:"host"` // HOST[:PORT]
+	Login    `yaml:",inline"`
+	Insecure bool `yaml:"insecure"` // plain HTTP
+}
+
+// Signing is the key that images are signed with, in the format of cosign.
+type Signing struct {
+	KeyFile      string `yaml:"keyFile"`
+	PasswordFile string `yaml:"passwordFile"`
+}
+
+// Queue is where Runs and Jobs stand. Without a URL this process embeds NATS.
+type Queue struct {
+	URL    string `yaml:"url"`    // nats://HOST:PORT, for a worker apart or a NATS cluster
+	Listen string `yaml:"listen"` // of the embedded one, for workers apart; default: none can come
+	// CredentialsFile is written by the server that embeds NATS, and read by workers.
+	CredentialsFile string `yaml:"credentialsFile"`
+}
+
+// Worker says how Jobs run in this process.
+type Worker struct {
+	Name  string `yaml:"name"`  // default: the host's name
+	Jobs  int    `yaml:"jobs"`  // at once; 0 for none in this process
+	Cache string `yaml:"cache"` // folder, default below --data
+	// AllowUnisolated lets steps run as plain processes where the machine offers no isolation. They can then
+	// read what this process can read, the signing key included.
+	AllowUnisolated bool `yaml:"allowUnisolated"`
+}
+
+// ReadConfig reads and checks a file. All faults are told together.
+func ReadConfig(path string) (Config, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	config, err := parseConfig(content)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	folder, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	for _, file := range config.files() {
+		if *file != "" && !filepath.IsAbs(*file) {
+			*file = filepath.Join(folder, *file)
+		}
+	}
+	return config, nil
+}
+
+func parseConfig(content []byte) (Config, error) {
+	var c Config
+	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return Config{}, err
+	}
+	for i := range c.Environments {
+		c.Environments[i].Branch = cmp.Or(c.Environments[i].Branch, "main")
+	}
+	return c, c.check()
+}
+
+// files are the paths that the file names.
+func (c *Config) files() []*string {
+	files := []*string{&c.TokensFile, &c.Signing.KeyFile, &c.Signing.PasswordFile, &c.Queue.CredentialsFile, &c.Worker.Cache}
+	for i := range c.Environments {
+		e := &c.Environments[i]
+		files = append(files, &e.Login.PasswordFile)
+		if e.Host != nil {
+			files = append(files, &e.Host.TokenFile)
+		}
+	}
+	for i := range c.Sources {
+		s := &c.Sources[i]
+		files = append(files, &s.Login.PasswordFile)
+		if s.Host != nil {
+			files = append(files, &s.Host.TokenFile)
+		}
+		if s.Webhook != nil {
+			files = append(files, &s.Webhook.SecretFile)
+		}
+	}
+	for i := range c.Registries {
+		files = append(files, &c.Registries[i].PasswordFile)
+	}
+	return files
+}
+
+func (c *Config) check() error {
+	var all []error
+	fault := func(format string, args ...any) { all = append(all, fmt.Errorf(format, args...)) }
+	environments := map[string]bool{}
+	for i, e := range c.Environments {
+		at := fmt.Sprintf("environments[%d]", i)
+		if err := checkURL(e.URL); err != nil {
+			fault("%s.url: %w", at, err)
+		}
+		if environments[e.URL] {
+			fault("%s.url: %s is there twice", at, e.URL)
+		}
+		environments[e.URL] = true
+		e.Host.check(at+".host", fault)
+	}
+	names := map[string]bool{}
+	for i, s := range c.Sources {
+		at := fmt.Sprintf("sources[%d]", i)
+		if !validName(s.Name) {
+			fault("%s.name: %q: want 1 to 63 of a-z, 0-9 and -, as in a DNS label", at, s.Name)
+		}
+		if names[s.Name] {
+			fault("%s.name: %s is there twice", at, s.Name)
+		}
+		names[s.Name] = true
+		if err := checkURL(s.URL); err != nil {
+			fault("%s.url: %w", at, err)
+		}
+		if s.Environments != "" && !environments[s.Environments] {
+			fault("%s.environments: %s is not the url of one of the environments", at, s.Environments)
+		}
+		if s.Environments == "" && len(c.Environments) > 1 {
+			fault("%s.environments: there are %d environment repos (name the url of one)", at, len(c.Environments))
+		}
+		if hook := s.Webhook; hook != nil {
+			if !slices.Contains([]string{"github", "gitlab", "gitea"}, hook.Kind) {
+				fault("%s.webhook.kind: %q: want github, gitlab or gitea", at, hook.Kind)
+			}
+			if hook.SecretFile == "" {
+				fault("%s.webhook.secretFile: an unsigned webhook could be sent by anybody (name a file with the secret)", at)
+			}
+		}
+		s.Host.check(at+".host", fault)
+	}
+	for i, r := range c.Registries {
+		if r.Host == "" || strings.Contains(r.Host, "/") {
+			fault("registries[%d].host: %q: want HOST or HOST:PORT", i, r.Host)
+		}
+	}
+	if c.Queue.URL != "" && c.Queue.Listen != "" {
+		fault("queue: url names a NATS that runs elsewhere, listen the one in this process (leave one out)")
+	}
+	if (c.Queue.URL != "" || c.Queue.Listen != "") && c.Queue.CredentialsFile == "" {
+		fault("queue.credentialsFile: required where the queue can be reached by others")
+	}
+	if c.Worker.Jobs < 0 || c.Worker.Jobs > 256 {
+		fault("worker.jobs: %d: want 0 to 256", c.Worker.Jobs)
+	}
+	return errors.Join(all...)
+}
+
+func (h *GitHost) check(at string, fault func(string, ...any)) {
+	if h == nil {
+		return
+	}
+	if h.Kind != "gitea" {
+		fault("%s.kind: %q: this version speaks with gitea (leave host out, and requests are branches)", at, h.Kind)
+	}
+	if err := checkURL(h.URL); err != nil {
+		fault("%s.url: %w", at, err)
+	}
+	if owner, name, found := strings.Cut(h.Repository, "/"); !found || owner == "" || name == "" || strings.Contains(name, "/") {
+		fault("%s.repository: %q: want OWNER/NAME", at, h.Repository)
+	}
+	if h.TokenFile == "" {
+		fault("%s.tokenFile: required", at)
+	}
+}
+
+func checkURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return errors.New("want https://HOST/PATH or http://HOST/PATH")
+	case u.User != nil:
+		return errors.New("holds a login (put the password into a file and name that)")
+	}
+	return nil
+}
+
+func validName(name string) bool {
+	if name == "" || len(name) > 63 || strings.Trim(name, "-") != name {
+		return false
+	}
+	return strings.IndexFunc(name, func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') }) < 0
+}
+
+// secret reads a file that holds one; an empty path is an empty Secret.
+func secret(path string) (policy.Secret, error) {
+	if path == "" {
+		return policy.Secret{}, nil
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return policy.Secret{}, err
+	}
+	text := strings.TrimSpace(string(content))
+	if text == "" {
+		return policy.Secret{}, fmt.Errorf("%s is empty", path)
+	}
+	return policy.NewSecret(text), nil
+}
