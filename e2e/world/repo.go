@@ -8,11 +8,13 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/gitsource/gogit"
 )
 
 // Person writes the commits that Commit makes.
@@ -20,32 +22,50 @@ func Person() gitsource.Person {
 	return gitsource.Person{Name: "Robin Marsh", Email: "robin@shop.example", When: time.Now()}
 }
 
-// Tip is where the followed branch is.
-func (w *World) Tip(ctx context.Context) (gitsource.ObjectID, error) {
-	revision, err := w.Repo.Fetch(ctx, "refs/heads/"+Branch)
+// Repository is a repository of the Git host, as a person's clone. Its branch is Branch.
+type Repository struct {
+	URL   string
+	Store *gogit.Store
+	Dir   string // the bare repository on the host
+}
+
+// repository makes an empty repository on the host and a clone of it, unless they are there.
+func (w *World) repository(ctx context.Context, name string) (*Repository, error) {
+	if err := w.host.Create(ctx, name); err != nil {
+		return nil, err
+	}
+	r := &Repository{URL: "http://" + w.address + "/" + name + ".git", Dir: filepath.Join(w.Dir, "git", name+".git")}
+	var err error
+	r.Store, err = gogit.Open(ctx, gogit.Options{Dir: filepath.Join(w.Dir, "person", name), URL: r.URL, Auth: personAuth()})
+	return r, err
+}
+
+// Tip is where the branch is.
+func (r *Repository) Tip(ctx context.Context) (gitsource.ObjectID, error) {
+	revision, err := r.Store.Fetch(ctx, "refs/heads/"+Branch)
 	return revision.ID, err
 }
 
-// Commit pushes one commit with changes to the followed branch, computed again after a lost race.
-func (w *World) Commit(ctx context.Context, message string, changes ...gitsource.Change) (gitsource.ObjectID, error) {
+// Commit pushes one commit with changes to the branch, computed again after a lost race.
+func (r *Repository) Commit(ctx context.Context, message string, changes ...gitsource.Change) (gitsource.ObjectID, error) {
 	for {
-		tip, err := w.Tip(ctx)
+		tip, err := r.Tip(ctx)
 		if err != nil && !errors.Is(err, gitsource.ErrNotFound) {
 			return "", err
 		}
-		id, err := w.CommitOn(ctx, tip, message, changes...)
+		id, err := r.CommitOn(ctx, tip, message, changes...)
 		if err != nil {
 			return "", err
 		}
-		if err = w.Repo.Push(ctx, "refs/heads/"+Branch, tip, id); !errors.Is(err, gitsource.ErrMoved) {
+		if err = r.Store.Push(ctx, "refs/heads/"+Branch, tip, id); !errors.Is(err, gitsource.ErrMoved) {
 			return id, err
 		}
 	}
 }
 
 // CommitOn makes a commit on a parent, which may be empty, and pushes nothing.
-func (w *World) CommitOn(_ context.Context, parent gitsource.ObjectID, message string, changes ...gitsource.Change) (gitsource.ObjectID, error) {
-	tree, err := w.Repo.WriteTree(parent, changes)
+func (r *Repository) CommitOn(_ context.Context, parent gitsource.ObjectID, message string, changes ...gitsource.Change) (gitsource.ObjectID, error) {
+	tree, err := r.Store.WriteTree(parent, changes)
 	if err != nil {
 		return "", err
 	}
@@ -53,7 +73,25 @@ func (w *World) CommitOn(_ context.Context, parent gitsource.ObjectID, message s
 	if parent != "" {
 		commit.Parents = []gitsource.ObjectID{parent}
 	}
-	return w.Repo.Commit(commit)
+	return r.Store.Commit(commit)
+}
+
+// Tip is where the followed branch of the environment repo is.
+func (w *World) Tip(ctx context.Context) (gitsource.ObjectID, error) { return w.environments.Tip(ctx) }
+
+// Commit pushes one commit with changes to the environment repo.
+func (w *World) Commit(ctx context.Context, message string, changes ...gitsource.Change) (gitsource.ObjectID, error) {
+	return w.environments.Commit(ctx, message, changes...)
+}
+
+// CommitOn makes a commit for the environment repo on a parent, which may be empty, and pushes nothing.
+func (w *World) CommitOn(ctx context.Context, parent gitsource.ObjectID, message string, changes ...gitsource.Change) (gitsource.ObjectID, error) {
+	return w.environments.CommitOn(ctx, parent, message, changes...)
+}
+
+// Source makes a repository on the host for sources that are built.
+func (w *World) Source(ctx context.Context, name string) (*Repository, error) {
+	return w.repository(ctx, name)
 }
 
 // Write is the change that sets one file.

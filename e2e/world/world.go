@@ -55,6 +55,8 @@ type World struct {
 	Repo     *gogit.Store     // the environment repo, as a person's clone
 	URL      string           // of the environment repo
 
+	environments *Repository
+
 	bin       string
 	log       io.Writer
 	host      *bare.Host
@@ -87,16 +89,13 @@ func (w *World) start(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := w.host.Create(ctx, repository); err != nil {
-		return err
-	}
 	if err := w.StartHost(); err != nil {
 		return err
 	}
-	w.URL = "http://" + w.address + "/" + repository + ".git"
-	if w.Repo, err = gogit.Open(ctx, gogit.Options{Dir: filepath.Join(w.Dir, "person"), URL: w.URL, Auth: personAuth()}); err != nil {
+	if w.environments, err = w.repository(ctx, repository); err != nil {
 		return err
 	}
+	w.URL, w.Repo = w.environments.URL, w.environments.Store
 	w.Cluster, err = cluster.Start(ctx, cluster.Options{
 		Dir: filepath.Join(w.Dir, "cluster"), Name: filepath.Base(w.Dir), Node: o.Node, AuditLog: o.AuditLog, Registry: w.Registry, Log: o.Log,
 	})
@@ -160,7 +159,7 @@ func (w *World) onPush(push bare.Push) {
 }
 
 // GitDir is the bare repository on the host.
-func (w *World) GitDir() string { return filepath.Join(w.Dir, "git", repository+".git") }
+func (w *World) GitDir() string { return w.environments.Dir }
 
 // Install applies what `slipway install` prints, as the administrator.
 func (w *World) Install(ctx context.Context) error {

@@ -1,7 +1,7 @@
 // Command shop is the service that the demo delivers. How it behaves is baked
 // into its image, so that nothing outside of the image knows:
 //
-//	SHOP_VERSION    is shown
+//	SHOP_VERSION    is shown, default that of version.go
 //	SHOP_BEHAVIOUR  ready (default), crash or never-ready
 //	SHOP_ADDRESS    default :8080
 //
@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Getenv("SHOP_BEHAVIOUR"), os.Getenv("SHOP_VERSION")); err != nil {
+	if err := run(ctx, os.Getenv("SHOP_BEHAVIOUR"), cmp.Or(os.Getenv("SHOP_VERSION"), version)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -43,6 +44,9 @@ func run(ctx context.Context, behaviour, version string) error {
 		return errors.New("panic: shop: the price list has no currency")
 	default:
 		return fmt.Errorf("SHOP_BEHAVIOUR %q: want ready, crash or never-ready", behaviour)
+	}
+	if _, err := currency(); err != nil {
+		return err
 	}
 	address := os.Getenv("SHOP_ADDRESS")
 	if address == "" {

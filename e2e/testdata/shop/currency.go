@@ -1,0 +1,4 @@
+package main
+
+// currency is that of the prices.
+func currency() (string, error) { return "EUR", nil }
