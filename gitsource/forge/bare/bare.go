@@ -61,6 +61,8 @@ type Options struct {
 	MaxPush int64
 	// Tokens are given as the password of basic authentication, with any user name. None: everybody may do everything.
 	Tokens []Token
+	// CreateOnPush makes a repository when somebody who may write pushes to a name that is not there.
+	CreateOnPush bool
 }
 
 // Host serves the repositories below a folder at /NAME.git.
@@ -69,6 +71,7 @@ type Host struct {
 	onPush             func(Push)
 	tokens             []Token
 	maxPush            int64
+	createOnPush       bool
 
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex // of repositories being pushed to
@@ -98,7 +101,7 @@ func New(o Options) (*Host, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("git host: %w", err)
 	}
-	h := &Host{root: root, git: git, onPush: o.OnPush, tokens: o.Tokens, maxPush: cmp.Or(o.MaxPush, defaultMaxPush), locks: map[string]*sync.Mutex{}}
+	h := &Host{root: root, git: git, onPush: o.OnPush, tokens: o.Tokens, maxPush: cmp.Or(o.MaxPush, defaultMaxPush), createOnPush: o.CreateOnPush, locks: map[string]*sync.Mutex{}}
 	out, err := h.run(context.Background(), root, "--exec-path")
 	if err != nil {
 		return nil, err
@@ -205,7 +208,7 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "a token with the right to do this is required, as the password", http.StatusUnauthorized)
 		return
 	}
-	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
+	if !h.there(r.Context(), name, service) {
 		http.NotFound(w, r)
 		return
 	}
@@ -217,6 +220,32 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.push(name, dir, func() { backend.ServeHTTP(w, r) })
+}
+
+// there reports whether the repository can be served, and makes it where a push may do that.
+func (h *Host) there(ctx context.Context, name, service string) bool {
+	if _, err := os.Stat(filepath.Join(h.root, name+".git", "HEAD")); err == nil {
+		return true
+	}
+	if !h.createOnPush || service != "git-receive-pack" {
+		return false
+	}
+	lock := h.lock(name)
+	lock.Lock()
+	defer lock.Unlock()
+	return h.Create(ctx, name) == nil
+}
+
+// lock is held by whoever changes the repository.
+func (h *Host) lock(name string) *sync.Mutex {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	lock, found := h.locks[name]
+	if !found {
+		lock = &sync.Mutex{}
+		h.locks[name] = lock
+	}
+	return lock
 }
 
 // forBackend returns the request as the backend may see it: without the token, and
@@ -235,13 +264,7 @@ func forBackend(r *http.Request, service string) *http.Request {
 
 // push serves one push at a time for each repository, so that what it moved is known.
 func (h *Host) push(name, dir string, serve func()) {
-	h.mu.Lock()
-	lock, found := h.locks[name]
-	if !found {
-		lock = &sync.Mutex{}
-		h.locks[name] = lock
-	}
-	h.mu.Unlock()
+	lock := h.lock(name)
 	var moved []Push
 	func() {
 		lock.Lock()

@@ -242,6 +242,30 @@ func TestServiceIsAskedOnce(t *testing.T) {
 	}
 }
 
+func TestCreateOnPush(t *testing.T) {
+	t.Parallel()
+	for name, creates := range map[string]bool{"asked for": true, "not asked for": false} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, func(o *bare.Options) { o.CreateOnPush = creates })
+			c := newClone(t)
+			id := c.commit("first")
+			target := strings.Replace(s.url, "fleet.git", "shop.git", 1)
+			if _, err := c.try("fetch", target); err == nil {
+				t.Error("a repository that is not there was read")
+			}
+			if _, err := os.Stat(filepath.Join(s.root, "shop.git")); err == nil {
+				t.Error("reading made a repository")
+			}
+			if !creates {
+				c.refused("not found", "push", target, "HEAD:refs/heads/main")
+				return
+			}
+			c.git("push", target, "HEAD:refs/heads/main")
+			wantPushes(t, s.events(t, 1), bare.Push{Repo: "shop", Ref: "refs/heads/main", New: id})
+		})
+	}
+}
+
 func TestEmptyTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	_, err := bare.New(bare.Options{Root: t.TempDir(), Tokens: []bare.Token{{Secret: policy.NewSecret("")}}})
