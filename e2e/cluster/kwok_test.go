@@ -102,21 +102,25 @@ func TestSimulatedPodsBehaveAsTheirImagesSay(t *testing.T) {
 	ready, never, crash := image(t, r, "ready"), image(t, r, "never-ready"), image(t, r, "crash")
 	begin := time.Now()
 	create("good", ready)
+	create("elsewhere", image(t, r, "crash@production"))
 	create("stuck", never)
 	create("broken", crash)
+	create("here", image(t, r, "crash@default"))
 	create("absent", r.Host()+"/nowhere:1")
-	eventually(t, 30*time.Second, func() string {
-		d, err := apps.Get(t.Context(), "good", metav1.GetOptions{})
-		if err != nil {
-			return err.Error()
-		}
-		if d.Status.AvailableReplicas != 2 {
-			return d.Status.String()
-		}
-		return ""
-	})
+	for _, name := range []string{"good", "elsewhere"} {
+		eventually(t, 30*time.Second, func() string {
+			d, err := apps.Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				return err.Error()
+			}
+			if d.Status.AvailableReplicas != 2 {
+				return d.Status.String()
+			}
+			return ""
+		})
+	}
 	t.Logf("good: available after %s", time.Since(begin).Round(time.Millisecond))
-	for name, want := range map[string]string{"stuck": "", "broken": "CrashLoopBackOff", "absent": "ImagePullBackOff"} {
+	for name, want := range map[string]string{"stuck": "", "broken": "CrashLoopBackOff", "here": "CrashLoopBackOff", "absent": "ImagePullBackOff"} {
 		eventually(t, 30*time.Second, func() string {
 			d, err := apps.Get(t.Context(), name, metav1.GetOptions{})
 			if err != nil {

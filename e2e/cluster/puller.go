@@ -19,7 +19,8 @@ import (
 )
 
 // BehaviourLabel is the label in an image's configuration that says how a simulated pod of it behaves: "ready" (also
-// when absent), "never-ready" or "crash". A real node takes no notice of it: there the program decides.
+// when absent), "never-ready" or "crash"; with "@NAMESPACE" behind it, in that namespace only, as of a program that
+// misses something there. A real node takes no notice of it: there the program decides.
 const BehaviourLabel = "slipway.testbed/behaviour"
 
 const (
@@ -40,7 +41,16 @@ type puller struct {
 
 type pulled struct {
 	id        string // REPOSITORY@DIGEST
-	behaviour string
+	behaviour string // that of BehaviourLabel
+}
+
+// in is how the image behaves in a namespace.
+func (p pulled) in(namespace string) string {
+	behaviour, only, found := strings.Cut(p.behaviour, "@")
+	if found && only != namespace {
+		return behaveReady
+	}
+	return behaviour
 }
 
 // startPuller watches pods until the cluster stops.
@@ -101,6 +111,7 @@ func (p *puller) status(ctx context.Context, pod *corev1.Pod) corev1.PodStatus {
 	failed := make([]error, len(pod.Spec.Containers))
 	for i, container := range pod.Spec.Containers {
 		found[i], failed[i] = p.pull(ctx, container.Image)
+		found[i].behaviour = found[i].in(pod.Namespace)
 		missing = missing || failed[i] != nil
 		unready = unready || found[i].behaviour == behaveNeverReady || found[i].behaviour == behaveCrash
 	}
@@ -188,7 +199,8 @@ func lookUp(ctx context.Context, image string) (pulled, error) {
 
 // behaviourOf reads BehaviourLabel. An unknown word is refused: taken for ready, it would let a test of a bad release pass.
 func behaviourOf(labels map[string]string) (string, error) {
-	switch b := labels[BehaviourLabel]; b {
+	b := labels[BehaviourLabel]
+	switch word, _, _ := strings.Cut(b, "@"); word {
 	case "":
 		return behaveReady, nil
 	case behaveReady, behaveNeverReady, behaveCrash:
