@@ -20,7 +20,7 @@ func (s story) byServer(alone *world.Process) {
 	s.must(alone.Stop(30 * time.Second))
 	const token = "the server's token"
 	s.NeedToken(token)
-	server, err := s.StartServer(s.Context(), token)
+	server, err := s.StartServer(s.Context(), world.ServerOptions{Token: token})
 	s.must(err)
 	key := s.enrol()
 	agent, err := s.StartAgent(s.Context(), world.AgentOptions{Args: []string{"--server", server.URL, "--server-ca", server.Trust, "--key", key}})

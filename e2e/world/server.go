@@ -18,10 +18,22 @@ type Server struct {
 	Trust string // PEM file with the authority of its certificate
 }
 
+// ServerOptions of one run of the server.
+type ServerOptions struct {
+	Token     string   // to push to the environment repo with
+	Config    string   // file that says what is built; empty for a server that builds nothing
+	Failpoint string   // stop exactly there; empty for the shipped binary
+	Args      []string // more flags
+}
+
 // StartServer starts slipway-server for the environment repo, with a certificate of its
-// own making and a token to push with, and waits until it listens.
-func (w *World) StartServer(ctx context.Context, token string) (*Server, error) {
-	binary, err := w.Binary(ctx, "slipway-server")
+// own making, and waits until it listens.
+func (w *World) StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
+	var tags, env []string
+	if o.Failpoint != "" {
+		tags, env = []string{"failpoints"}, []string{"SLIPWAY_FAILPOINT=" + o.Failpoint}
+	}
+	binary, err := w.Binary(ctx, "slipway-server", tags...)
 	if err != nil {
 		return nil, err
 	}
@@ -29,14 +41,22 @@ func (w *World) StartServer(ctx context.Context, token string) (*Server, error) 
 	if err != nil {
 		return nil, err
 	}
-	password, certificates := filepath.Join(dir, "token"), filepath.Join(dir, "tls")
-	if err := os.WriteFile(password, []byte(token), 0o600); err != nil {
-		return nil, err
+	certificates := filepath.Join(dir, "tls")
+	args := []string{
+		"--listen", "127.0.0.1:0", "--tls-self-signed", certificates, "--data", filepath.Join(dir, "data"),
+		"--metrics-address", "0", "--poll", "200ms",
 	}
-	process, err := w.Run("slipway-server", binary, []string{
-		"--repo", w.URL, "--branch", Branch, "--git-username", "slipway", "--git-password-file", password,
-		"--listen", "127.0.0.1:0", "--tls-self-signed", certificates, "--data", filepath.Join(dir, "data"), "--metrics-address", "0", "--poll", "200ms",
-	}, nil)
+	if o.Config != "" {
+		args = append(args, "--config", o.Config)
+	} else {
+		password := filepath.Join(dir, "token")
+		if err := os.WriteFile(password, []byte(o.Token), 0o600); err != nil {
+			return nil, err
+		}
+		args = append(args, "--repo", w.URL, "--branch", Branch, "--git-username", "slipway", "--git-password-file", password)
+	}
+	// The output of one run, so that the address of an earlier one is not taken for this one's.
+	process, err := w.Run(fmt.Sprintf("slipway-server-%d", w.serial.Add(1)), binary, append(args, o.Args...), env)
 	if err != nil {
 		return nil, err
 	}

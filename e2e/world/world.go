@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -66,6 +67,7 @@ type World struct {
 	processes []*Process
 	pushed    func(bare.Push)
 	hooks     hooks
+	serial    atomic.Int64 // of processes that are started more than once
 }
 
 // Start starts the registry, the Git host with an empty environment repo, and the
