@@ -105,20 +105,28 @@ func (c *clone) CommitOf(ctx context.Context, id gitsource.ObjectID) (gitsource.
 }
 
 func (c *clone) Log(ctx context.Context, from gitsource.ObjectID, limit int) ([]gitsource.Commit, error) {
-	out, err := run(ctx, c.dir, nil, "", "log", "-z", "--format=%H%n%T%n%P%n%B", "-n", strconv.Itoa(limit), string(from))
+	out, err := run(ctx, c.dir, nil, "", "log", "-z", "--format=%H%n%T%n%P%n%an%n%ae%n%aI%n%cn%n%ce%n%cI%n%B", "-n", strconv.Itoa(limit), string(from))
 	if err != nil {
 		return nil, err
 	}
 	var commits []gitsource.Commit
 	for _, text := range strings.Split(strings.TrimSuffix(out, "\x00"), "\x00") {
-		f := strings.SplitN(text, "\n", 4)
-		commit := gitsource.Commit{ID: gitsource.ObjectID(f[0]), Tree: gitsource.ObjectID(f[1]), Message: f[3]}
+		f := strings.SplitN(text, "\n", 10)
+		commit := gitsource.Commit{ID: gitsource.ObjectID(f[0]), Tree: gitsource.ObjectID(f[1]), Author: person(f[3:6]), Committer: person(f[6:9]), Message: f[9]}
 		for _, p := range strings.Fields(f[2]) {
 			commit.Parents = append(commit.Parents, gitsource.ObjectID(p))
 		}
 		commits = append(commits, commit)
 	}
 	return commits, nil
+}
+
+func person(f []string) gitsource.Person {
+	when, err := time.Parse(time.RFC3339, f[2])
+	if err != nil {
+		panic(err)
+	}
+	return gitsource.Person{Name: f[0], Email: f[1], When: when}
 }
 
 func (c *clone) MergeBase(ctx context.Context, a, b gitsource.ObjectID) (gitsource.ObjectID, error) {

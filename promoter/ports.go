@@ -38,3 +38,10 @@ type Repo interface {
 	History
 	Writer
 }
+
+// Sources are the repositories that images are built from.
+type Sources interface {
+	// History returns that of the repository at url; gitsource.ErrNotFound for one that
+	// is not configured. The url comes from trailers, which anybody may type: never dial it because it is asked for.
+	History(ctx context.Context, url string) (History, error)
+}

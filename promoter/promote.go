@@ -3,11 +3,9 @@ package promoter
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/revert"
-	"github.com/slipway-cd/slipway/gitsource/trailer"
 	"github.com/slipway-cd/slipway/promoter/edit"
 	"github.com/slipway-cd/slipway/promoter/environment"
 )
@@ -23,7 +21,8 @@ type Request struct {
 	Reason string           // for people; may be empty
 	// Lift removes a Hold on what is promoted instead of being refused.
 	Lift bool
-	// Source, Run and Trace go into the trailers; each may be empty.
+	// Source, Run and Trace go into the trailers. Where Source and Run are empty, what earlier
+	// commits say of the same digest is taken over, so that one trace leads through all Environments.
 	Source, Run, Trace string
 }
 
@@ -53,14 +52,15 @@ func (p *Promoter) Promote(ctx context.Context, r Request) (Result, error) {
 		if err != nil {
 			return Result{}, err
 		}
-		d, err := at.promotion(env, r, images, r.Lift)
+		edited, err := at.editing(env, r.App, images, r.Lift)
 		if err != nil {
 			return Result{}, err
 		}
-		if env.By == environment.Commit || len(d.changes) == 0 {
-			return p.commitAndPush(ctx, at, d)
+		word := p.wording(ctx, at.id, r)
+		if env.By == environment.Commit || len(edited.changes) == 0 {
+			return p.commitAndPush(ctx, at, word(edited))
 		}
-		return p.pushRequest(ctx, at, env, r, images, d)
+		return p.pushRequest(ctx, at, env, r.App, images, edited, word)
 	})
 }
 
@@ -131,28 +131,34 @@ func (s state) copied(env environment.Environment, r Request) ([]edit.Image, err
 	return out, nil
 }
 
-// promotion computes the edit and its message; no changes if s says it already.
-// A held digest is refused unless lift; the Holds on an image that gets another digest go.
-func (s state) promotion(env environment.Environment, r Request, images []edit.Image, lift bool) (draft, error) {
-	path, content, err := s.kustomization(env.AppPath(r.App))
+// promotion is what an edit changes: files, and for people the images.
+type promotion struct {
+	changes []gitsource.Change
+	changed []edit.ImageChange
+}
+
+// editing computes a promotion; no changes if s says it already. A held digest is
+// refused unless lift; the Holds on an image that gets another digest go.
+func (s state) editing(env environment.Environment, app string, images []edit.Image, lift bool) (promotion, error) {
+	path, content, err := s.kustomization(env.AppPath(app))
 	if err != nil {
-		return draft{}, err
+		return promotion{}, err
 	}
 	out, changed, err := edit.Images(content, images)
 	if err != nil {
-		return draft{}, fmt.Errorf("%s: %w", path, err)
+		return promotion{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(changed) == 0 {
-		return draft{}, nil
+		return promotion{}, nil
 	}
-	holds, err := s.holds(env.Name, r.App)
+	holds, err := s.holds(env.Name, app)
 	if err != nil {
-		return draft{}, err
+		return promotion{}, err
 	}
 	kept := holds
 	for _, c := range changed {
 		if hold, held := holds.Find("", c.After.Digest); held && !lift {
-			return draft{}, &HeldError{App: r.App, Environment: env.Name, Hold: hold}
+			return promotion{}, &HeldError{App: app, Environment: env.Name, Hold: hold}
 		}
 		for _, hold := range holds.All() {
 			if c.After.Digest != "" && (hold.Digest == c.After.Digest || hold.Image == c.After.Repository() || hold.Image == c.Before.Repository()) {
@@ -160,36 +166,11 @@ func (s state) promotion(env environment.Environment, r Request, images []edit.I
 			}
 		}
 	}
-	d := draft{author: r.Author, message: message(r, changed), changes: []gitsource.Change{{Path: path, Content: out}}}
+	done := promotion{changed: changed, changes: []gitsource.Change{{Path: path, Content: out}}}
 	if len(kept.All()) != len(holds.All()) {
-		d.changes = append(d.changes, setHolds(env.Name, r.App, kept))
+		done.changes = append(done.changes, setHolds(env.Name, app, kept))
 	}
-	return d, nil
-}
-
-func message(r Request, changed []edit.ImageChange) string {
-	var block trailer.Block
-	var what []string
-	for _, c := range changed {
-		block.Changes = append(block.Changes, trailer.Change{
-			App: r.App, Environment: r.Environment, Image: c.After.Reference(), Source: r.Source, Run: r.Run, Trace: r.Trace,
-		})
-		what = append(what, brief(c.After))
-	}
-	text := fmt.Sprintf("Promote %s to %s: %s\n", r.App, r.Environment, strings.Join(what, ", "))
-	if r.Reason != "" {
-		text += "\n" + strings.TrimSpace(r.Reason) + "\n"
-	}
-	return trailer.Append(text, block)
-}
-
-// brief names an image for a subject line: "shop@sha256:0123456789ab".
-func brief(i edit.Image) string {
-	base := i.Repository()[strings.LastIndex(i.Repository(), "/")+1:]
-	if i.Digest != "" {
-		return base + "@" + i.Digest[:len("sha256:")+12]
-	}
-	return base + ":" + i.NewTag
+	return done, nil
 }
 
 // RequestBranch is the branch of a promotion request, without refs/heads/.
@@ -198,8 +179,8 @@ func RequestBranch(env, app string) string { return "promote/" + env + "/" + app
 // pushRequest puts the promotion on its branch. An open request goes forward: by
 // a commit on top, or where that would conflict with the tip, by a merge of the
 // tip with the edit as computed from the tip.
-func (p *Promoter) pushRequest(ctx context.Context, at state, env environment.Environment, r Request, images []edit.Image, fromTip draft) (Result, error) {
-	branch := RequestBranch(env.Name, r.App)
+func (p *Promoter) pushRequest(ctx context.Context, at state, env environment.Environment, app string, images []edit.Image, fromTip promotion, word func(promotion) draft) (Result, error) {
+	branch := RequestBranch(env.Name, app)
 	result := Result{Branch: branch}
 	open, found, err := p.stateOf(ctx, "refs/heads/"+branch)
 	if err != nil {
@@ -212,9 +193,9 @@ func (p *Promoter) pushRequest(ctx context.Context, at state, env environment.En
 		}
 	}
 	if base == open.id { // no branch, or one that is merged
-		result.Commit, err = p.write(fromTip, at.id)
+		result.Commit, err = p.write(word(fromTip), at.id)
 	} else {
-		result.Commit, err = p.forward(ctx, at, open, base, env, r, images, fromTip)
+		result.Commit, err = p.forward(ctx, at, open, base, env, app, images, fromTip, word)
 	}
 	if err != nil {
 		return Result{}, err
@@ -227,18 +208,18 @@ func (p *Promoter) pushRequest(ctx context.Context, at state, env environment.En
 }
 
 // forward returns a descendant of the open request that asks for images and merges into the tip.
-func (p *Promoter) forward(ctx context.Context, at, open state, base gitsource.ObjectID, env environment.Environment, r Request, images []edit.Image, fromTip draft) (gitsource.ObjectID, error) {
-	takeTip := func() (gitsource.ObjectID, error) { return p.writeOn(at.id, fromTip, open.id, at.id) }
+func (p *Promoter) forward(ctx context.Context, at, open state, base gitsource.ObjectID, env environment.Environment, app string, images []edit.Image, fromTip promotion, word func(promotion) draft) (gitsource.ObjectID, error) {
+	takeTip := func() (gitsource.ObjectID, error) { return p.writeOn(at.id, word(fromTip), open.id, at.id) }
 	if len(fromTip.changes) > 1 && base != at.id {
 		return takeTip() // it removes Holds that the request, which is older, does not know
 	}
-	d, err := open.promotion(env, r, images, true) // Holds were checked at the tip
+	edited, err := open.editing(env, app, images, true) // Holds were checked at the tip
 	if err != nil {
 		return takeTip()
 	}
 	candidate := open.id
-	if len(d.changes) > 0 {
-		if candidate, err = p.write(d, open.id); err != nil {
+	if len(edited.changes) > 0 {
+		if candidate, err = p.write(word(edited), open.id); err != nil {
 			return "", err
 		}
 	}

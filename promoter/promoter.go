@@ -29,6 +29,10 @@ type Options struct {
 	Tries int
 	// MaxAge bounds the age of a revert request; default 24 h. An agent makes a new one.
 	MaxAge time.Duration
+	// Writer is the author of what WriteBack commits; default "slipway-server <server@slipway.dev>".
+	Writer gitsource.Person
+	// Sources, if set, tells which of two builds has the newer source, and what was committed between them.
+	Sources Sources
 	// Now and Wait are the clock; default the real one. Wait returns early with the context's error.
 	Now  func() time.Time
 	Wait func(ctx context.Context, d time.Duration) error
@@ -41,6 +45,8 @@ type Promoter struct {
 	url    string
 	tries  int
 	maxAge time.Duration
+	writer gitsource.Person
+	source Sources
 	now    func() time.Time
 	wait   func(ctx context.Context, d time.Duration) error
 }
@@ -50,7 +56,16 @@ func New(o Options) (*Promoter, error) {
 	if o.Repo == nil {
 		return nil, errors.New("promoter: Options.Repo is missing")
 	}
-	p := &Promoter{repo: o.Repo, ref: "refs/heads/main", url: o.URL, tries: 10, maxAge: 24 * time.Hour, now: time.Now, wait: sleep}
+	p := &Promoter{
+		repo: o.Repo, ref: "refs/heads/main", url: o.URL, tries: 10, maxAge: 24 * time.Hour, now: time.Now, wait: sleep,
+		writer: gitsource.Person{Name: "slipway-server", Email: "server@slipway.dev"}, source: o.Sources,
+	}
+	if o.Writer.Name != "" {
+		if err := checkPerson(o.Writer); err != nil {
+			return nil, fmt.Errorf("promoter: Options.Writer: %w", err)
+		}
+		p.writer = o.Writer
+	}
 	if o.Branch != "" {
 		p.ref = "refs/heads/" + o.Branch
 	}
@@ -84,6 +99,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 type Result struct {
 	Commit gitsource.ObjectID // that was pushed; with NoChange the one that says it already
 	Branch string             // that it was pushed to, without refs/heads/
+	URL    string             // of the pull request, on a host that has them
 	// Direct is true if Branch is the followed one; else a person merges Branch.
 	Direct bool
 	// NoChange is true if everything was there already and nothing was pushed.

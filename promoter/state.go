@@ -71,23 +71,30 @@ func (s state) file(path string) ([]byte, bool, error) {
 }
 
 func (s state) environment(name string) (environment.Environment, error) {
-	content, found, err := s.file(environment.DeliveryPath)
-	if err != nil {
-		return environment.Environment{}, err
-	}
-	if !found {
-		return environment.Environment{}, fmt.Errorf("%s: not at %s (run slipway init)", environment.DeliveryPath, s.id.Short())
-	}
-	delivery, err := environment.Parse(content)
+	delivery, err := s.delivery()
 	if err != nil {
 		return environment.Environment{}, err
 	}
 	return delivery.Find(name)
 }
 
+func (s state) delivery() (environment.Delivery, error) {
+	content, found, err := s.file(environment.DeliveryPath)
+	if err != nil {
+		return environment.Delivery{}, err
+	}
+	if !found {
+		return environment.Delivery{}, fmt.Errorf("%s: not at %s (run slipway init)", environment.DeliveryPath, s.id.Short())
+	}
+	return environment.Parse(content)
+}
+
+// kustomizationNames are those that kustomize looks for, in its order.
+var kustomizationNames = [...]string{"kustomization.yaml", "kustomization.yml", "Kustomization"} //nolint:gochecknoglobals // a closed list
+
 // kustomization returns the file that says which images are used below folder.
 func (s state) kustomization(folder string) (path string, content []byte, err error) {
-	for _, name := range []string{"kustomization.yaml", "kustomization.yml", "Kustomization"} {
+	for _, name := range kustomizationNames {
 		path = folder + "/" + name
 		content, found, err := s.file(path)
 		if err != nil || found {
