@@ -19,6 +19,7 @@ const usage = `usage: go run ./e2e/testrun [COMMAND], in the root of the checkou
   verify     check the generated files, go.mod and go.sum
   generate   write the generated files anew
   tools      install what the others use into the user's cache
+  tool NAME  install one of them and say where, in the last line
   demo       as root: the demo as an unprivileged user, as the last part of all does it
   vuln       look up known vulnerabilities in what is called (needs the network)
 `
@@ -48,6 +49,10 @@ func run(ctx context.Context, args []string) error {
 	steps := map[string]func(context.Context) error{
 		"": testAll, "lint": lint, "verify": verify, "generate": generate, "vuln": vuln, "demo": demo,
 		"tools": func(ctx context.Context) error { return install(ctx, allTools()...) },
+	}
+	if command == "tool" && len(args) == 2 {
+		name := args[1]
+		steps[command], args = func(ctx context.Context) error { return where(ctx, name) }, args[:1]
 	}
 	step, known := steps[command]
 	if !known || len(args) > 1 {

@@ -22,9 +22,10 @@ var (
 	staticcheck   = tool{"honnef.co/go/tools/cmd/staticcheck", "v0.7.0", "static analysis"}
 	controllerGen = tool{"sigs.k8s.io/controller-tools/cmd/controller-gen", "v0.22.0", "CRDs and DeepCopy"}
 	govulncheck   = tool{"golang.org/x/vuln/cmd/govulncheck", "v1.9.0", "known vulnerabilities"}
+	cosign        = tool{"github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3", "signatures, by another's eyes"}
 )
 
-func allTools() []tool { return []tool{gofumpt, staticcheck, controllerGen, govulncheck} }
+func allTools() []tool { return []tool{gofumpt, staticcheck, controllerGen, govulncheck, cosign} }
 
 func (t tool) name() string { return path.Base(t.pkg) }
 
@@ -80,6 +81,21 @@ func install(ctx context.Context, tools ...tool) error {
 		say("%-15s %-8s %-22s %s", t.name(), t.version, t.goal, program)
 	}
 	return nil
+}
+
+// where installs the tool of a name and prints its path.
+func where(ctx context.Context, name string) error {
+	for _, t := range allTools() {
+		if t.name() == name {
+			program, err := t.find(ctx)
+			if err != nil {
+				return err
+			}
+			say("%s", program)
+			return nil
+		}
+	}
+	return fmt.Errorf("no tool %q (see go run ./e2e/testrun tools)", name)
 }
 
 // vuln looks up what the programs call in Go's vulnerability database.
