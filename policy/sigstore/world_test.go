@@ -36,6 +36,7 @@ type world struct {
 	host     string // of the door
 	requests atomic.Int64
 	answer   atomic.Pointer[http.HandlerFunc] // instead of the registry's, where it is set
+	guard    atomic.Pointer[string]           // the Authorization that is asked for, where it is set
 	private  policy.Secret
 	public   []byte
 }
@@ -54,6 +55,11 @@ func newWorld(t *testing.T) *world {
 		w.requests.Add(1)
 		if answer := w.answer.Load(); answer != nil {
 			(*answer)(rw, r)
+			return
+		}
+		if guard := w.guard.Load(); guard != nil && r.Header.Get("Authorization") != *guard {
+			rw.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+			rw.WriteHeader(http.StatusUnauthorized)
 			return
 		}
 		proxy.ServeHTTP(rw, r)
