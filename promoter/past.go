@@ -40,6 +40,7 @@ type past struct {
 	stateAt func(ctx context.Context, id gitsource.ObjectID) (state, error)
 	all     []gitsource.Commit // newest first, with those that merges brought in
 	line    []gitsource.Commit // that the branch itself was at, newest first
+	states  map[int]state      // by index into line
 	folders map[string][]chapter
 	origins map[string]origin // by digest
 }
@@ -56,7 +57,7 @@ func (p *Promoter) pastOf(ctx context.Context, at gitsource.ObjectID) (*past, er
 	if err != nil {
 		return nil, fmt.Errorf("history of %s: %w", at.Short(), err)
 	}
-	return &past{stateAt: p.stateAt, all: commits, line: firstParents(commits, at), folders: map[string][]chapter{}}, nil
+	return &past{stateAt: p.stateAt, all: commits, line: firstParents(commits, at), states: map[int]state{}, folders: map[string][]chapter{}}, nil
 }
 
 // complete reports whether h reaches back to the branch's first commit.
@@ -112,8 +113,8 @@ func (h *past) chapters(ctx context.Context, folder string) ([]chapter, error) {
 	}
 	var out []chapter
 	var last gitsource.ObjectID // of the file
-	for i, commit := range h.line {
-		s, err := h.stateAt(ctx, commit.ID)
+	for i := range h.line {
+		s, err := h.state(ctx, i)
 		if err != nil {
 			return nil, err
 		}
@@ -139,6 +140,18 @@ func (h *past) chapters(ctx context.Context, folder string) ([]chapter, error) {
 	}
 	h.folders[folder] = out
 	return out, nil
+}
+
+// state returns what the branch said at a commit of the line.
+func (h *past) state(ctx context.Context, i int) (state, error) {
+	if s, known := h.states[i]; known {
+		return s, nil
+	}
+	s, err := h.stateAt(ctx, h.line[i].ID)
+	if err == nil {
+		h.states[i] = s
+	}
+	return s, err
 }
 
 // kustomizationID returns the blob that kustomization reads; empty if there is none.
