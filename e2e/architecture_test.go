@@ -78,8 +78,9 @@ var heavy = []struct {
 
 // agentLinks are the packages of promoter and builder that the agent binary may contain: an agent alone writes Holds and
 // reverts itself. undo words a revert, with the trailers by which everybody recognises it, so that agent and server
-// write the same one; like the others it computes and does nothing.
-var agentLinks = []string{"promoter/environment", "promoter/edit", "promoter/undo"}
+// write the same one; like the others it computes and does nothing. builder itself, without what is below it, names the
+// values that provenance is made of; it holds no code that builds.
+var agentLinks = []string{"promoter/environment", "promoter/edit", "promoter/undo", "builder"}
 
 // impure are the imports that values do without: files, network, logs and chance.
 var impure = []string{

@@ -51,6 +51,7 @@ type ApplicationOptions struct {
 	Judge        Judge
 	Reverter     Reverter
 	Images       policy.Chain[policy.ImageUse]
+	Verifier     Verifier // of images that an ImagePolicy covers
 	Events       record.EventRecorder
 	Now          func() time.Time
 	ClusterName  string
@@ -80,8 +81,8 @@ type ApplicationReconciler struct {
 // NewApplication returns the loop over Applications.
 func NewApplication(o ApplicationOptions) (*ApplicationReconciler, error) {
 	if o.Client == nil || o.Secrets == nil || o.Repositories == nil || o.Renderer == nil || o.Cluster == nil ||
-		o.Judge == nil || o.Reverter == nil || o.Events == nil || o.Now == nil {
-		return nil, errors.New("application reconciler: client, secrets, repositories, renderer, cluster, judge, reverter, events and clock are required")
+		o.Judge == nil || o.Reverter == nil || o.Verifier == nil || o.Events == nil || o.Now == nil {
+		return nil, errors.New("application reconciler: client, secrets, repositories, renderer, cluster, judge, reverter, verifier, events and clock are required")
 	}
 	if o.ClusterName == "" {
 		return nil, errors.New("application reconciler: the cluster's name is required")
@@ -114,6 +115,7 @@ func (r *ApplicationReconciler) SetupWithManager(mgr ctrl.Manager) error {
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}),
 		)).
 		Watches(&v1alpha1.GitSource{}, handler.EnqueueRequestsFromMapFunc(r.ofSource), builder.WithPredicates(revisionChanged())).
+		Watches(&v1alpha1.ImagePolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(r.changed, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: r.Concurrency}).
 		Complete(r)

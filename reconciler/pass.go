@@ -17,7 +17,6 @@ import (
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
-	"github.com/slipway-cd/slipway/policy"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
 
@@ -69,11 +68,12 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 		return p.runMarked(ctx)
 	}
 	p.unmark(ctx)
-	if denied, refused := p.refused(set); refused {
-		p.stalled(v1alpha1.ReasonRefused, "%s", denied)
-		return ctrl.Result{}, nil
+	admitted, again, err := p.admit(ctx, set)
+	if !admitted {
+		return again, err
 	}
-	return p.runTip(ctx)
+	result, err := p.runTip(ctx)
+	return sooner(result, again), err
 }
 
 // fetch finds the tip and its tree.
@@ -141,19 +141,6 @@ func (p *pass) paused() (Pause, bool) {
 		return Pause{}, false // a pause without expiry and reason is none
 	}
 	return pause, pause.Until.After(p.r.Now())
-}
-
-// refused asks the policy chain about every image of set.
-func (p *pass) refused(set manifests.Set) (policy.Decision, bool) {
-	for _, use := range set.Images() {
-		decision := p.r.Images.Evaluate(policy.ImageUse{
-			Image: use.Image, Object: use.Object.String(), RequireDigest: p.app.Spec.Images.RequireDigest,
-		})
-		if !decision.Allowed() {
-			return decision, true
-		}
-	}
-	return policy.Decision{}, false
 }
 
 // runTip applies the tip's Set and judges it.

@@ -124,3 +124,9 @@ type RevertAnswer struct {
 	Branch     string // or where it waits for a person
 	Superseded bool   // the tip has moved: compute again
 }
+
+// Verifier tells whether an image meets a requirement. Its error says that nobody knows; it is asked again.
+// It remembers what it found out: of an image that has not changed it is asked again and again.
+type Verifier interface {
+	Verify(ctx context.Context, image string, requirement policy.Requirement) (policy.Decision, error)
+}

@@ -35,7 +35,7 @@ func main() {
 }
 
 type flags struct {
-	kubeconfig, cluster, namespace, cacheDir, metrics, health, server, serverCA, key string
+	kubeconfig, cluster, namespace, cacheDir, metrics, health, server, serverCA, key, registryLogins string
 }
 
 func command() *cobra.Command {
@@ -63,6 +63,7 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&f.server, "server", "", "URL of slipway-server; without it the agent pushes reverts itself")
 	cmd.Flags().StringVar(&f.serverCA, "server-ca", "", "PEM file with the certificate authority of the server")
 	cmd.Flags().StringVar(&f.key, "key", "", "PEM file with the Ed25519 key that signs revert requests (required with --server)")
+	cmd.Flags().StringVar(&f.registryLogins, "registry-logins", "", "file as docker login writes it, to read the signatures of images that an ImagePolicy covers; may be missing")
 	_ = cmd.MarkFlagRequired("cluster")
 	return cmd
 }
@@ -81,7 +82,7 @@ func run(ctx context.Context, f flags) error {
 	}
 	options := wire.AgentOptions{
 		Config: kube, Cluster: f.cluster, Namespace: f.namespace, CacheDir: f.cacheDir,
-		Metrics: f.metrics, Health: f.health, Server: f.server, Log: log,
+		Metrics: f.metrics, Health: f.health, Server: f.server, RegistryLogins: f.registryLogins, Log: log,
 	}
 	if f.server != "" {
 		if options.Key, err = readKey(f.key); err != nil {

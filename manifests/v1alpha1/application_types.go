@@ -48,7 +48,7 @@ type ApplicationSpec struct {
 	// +kubebuilder:default=Heal
 	Drift DriftPolicy `json:"drift,omitempty"`
 	// +optional
-	Images ImagePolicy `json:"images,omitempty"`
+	Images ImageRules `json:"images,omitempty"`
 	// Timeout for the health of an apply; when it ends without a definite failure the result is Inconclusive.
 	// +kubebuilder:default="5m"
 	Timeout metav1.Duration `json:"timeout,omitempty"`
@@ -95,8 +95,8 @@ const (
 	DeletionOrphan DeletionPolicy = "Orphan"
 )
 
-// ImagePolicy restricts images.
-type ImagePolicy struct {
+// ImageRules restrict how an Application names images. What images have to show is said by ImagePolicies.
+type ImageRules struct {
 	// RequireDigest refuses images that are not pinned by digest.
 	// +optional
 	RequireDigest bool `json:"requireDigest,omitempty"`

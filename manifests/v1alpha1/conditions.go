@@ -24,6 +24,7 @@ const (
 	ReasonRenderFailed      = "RenderFailed"      // the path does not render
 	ReasonEmptyRender       = "EmptyRender"       // it renders no object; nothing is pruned
 	ReasonRefused           = "RefusedByPolicy"   // a policy rule denied an image or object
+	ReasonUnverified        = "ImagesUnverified"  // nobody knows yet whether an image meets a policy
 	ReasonApplyFailed       = "ApplyFailed"       // the API server rejected an object
 	ReasonStateUnknown      = "StateUnknown"      // live state could not be read
 	ReasonPruneHeld         = "PruneHeld"         // more deletions than the guard allows

@@ -22,6 +22,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&Application{}, &ApplicationList{},
 		&Inventory{}, &InventoryList{},
 		&Rollout{}, &RolloutList{},
+		&ImagePolicy{}, &ImagePolicyList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion())
 	return nil

@@ -48,6 +48,9 @@ type AgentOptions struct {
 	Server string
 	// Key signs revert requests; required with Server.
 	Key ed25519.PrivateKey
+	// RegistryLogins is a file as `docker login` writes it, for registries that do not show signatures to everybody. It
+	// may be missing.
+	RegistryLogins string
 	// HTTP trusts the server's certificate.
 	HTTP *http.Client
 	Log  logr.Logger
@@ -113,6 +116,7 @@ func newManager(o AgentOptions) (manager.Manager, error) {
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			&v1alpha1.Application{}: own,
 			&v1alpha1.GitSource{}:   own,
+			&v1alpha1.ImagePolicy{}: own,
 		}},
 	})
 	if err != nil {
@@ -158,6 +162,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Renderer: renderer,
 		Cluster: live, Judge: live, Reverter: reconciler.Pusher{Failpoint: failpoint},
 		Images:      policy.Chain[policy.ImageUse]{policy.ImagesByDigest()},
+		Verifier:    newVerifier(o),
 		Events:      recorder,
 		Now:         o.Now,
 		ClusterName: o.Cluster, Pushed: sources.Nudge, Failpoint: failpoint, Metrics: recorded,
