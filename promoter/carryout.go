@@ -37,6 +37,7 @@ type CarriedOut struct {
 	Reason  string             // for people; empty when Done
 	Commit  gitsource.ObjectID // of the revert, when Done
 	Branch  string             // without refs/heads/, when Done
+	URL     string             // of the pull request, where Branch waits for a person on a host that has them
 	Pushed  bool               // by this call; false if it was there already
 }
 
@@ -101,7 +102,11 @@ func (p *Promoter) carryOut(ctx context.Context, r v1alpha1.RevertRequest) (Carr
 	if r.Direct {
 		return p.pushRevert(ctx, short(p.ref), at.id, r, facts, at.id)
 	}
-	return p.waitingRevert(ctx, at.id, r, facts)
+	done, err := p.waitingRevert(ctx, at.id, r, facts)
+	if err == nil {
+		done.URL, err = p.openRevert(ctx, done.Branch, r.Message)
+	}
+	return done, err
 }
 
 // authentic checks who asks, when, and for which branch.

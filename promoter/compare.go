@@ -19,7 +19,7 @@ type comparison struct {
 }
 
 func (p *Promoter) newComparison() *comparison {
-	return &comparison{sources: p.source, bases: map[[3]string]gitsource.ObjectID{}, silent: map[string]bool{}}
+	return &comparison{sources: p.sources, bases: map[[3]string]gitsource.ObjectID{}, silent: map[string]bool{}}
 }
 
 // older reports whether u was built from something older than what origin says, which stands since a time.

@@ -45,7 +45,20 @@ func newClone(t *testing.T, host string) *clone {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "clone.git")
 	git(t, ".", "init", "-q", "--bare", "-b", "main", dir)
+	// The host's objects are read where they are: how they get here is not what these tests are about.
+	if err := os.WriteFile(filepath.Join(dir, "objects/info/alternates"), []byte(filepath.Join(host, "objects")+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	return &clone{dir: dir, remote: host}
+}
+
+// at returns where ref is on the host; empty if it is not there.
+func (c *clone) at(ctx context.Context, ref string) (gitsource.ObjectID, error) {
+	out, err := run(ctx, c.remote, nil, "", "for-each-ref", "--format=%(objectname)", ref)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", gitsource.ErrUnreachable, err)
+	}
+	return gitsource.ObjectID(out), nil
 }
 
 func git(t *testing.T, dir string, args ...string) string {
@@ -70,18 +83,14 @@ func run(ctx context.Context, dir string, env []string, in string, args ...strin
 }
 
 func (c *clone) Fetch(ctx context.Context, ref string) (gitsource.Revision, error) {
-	out, err := run(ctx, c.dir, nil, "", "ls-remote", c.remote, ref)
+	id, err := c.at(ctx, ref)
 	if err != nil {
-		return gitsource.Revision{}, fmt.Errorf("%w: %w", gitsource.ErrUnreachable, err)
-	}
-	if out == "" {
-		return gitsource.Revision{}, fmt.Errorf("%s: %w", ref, gitsource.ErrNotFound)
-	}
-	id, _, _ := strings.Cut(out, "\t")
-	if _, err := run(ctx, c.dir, nil, "", "fetch", "-q", c.remote, id); err != nil {
 		return gitsource.Revision{}, err
 	}
-	return gitsource.Revision{URL: c.remote, Ref: ref, ID: gitsource.ObjectID(id)}, nil
+	if id == "" {
+		return gitsource.Revision{}, fmt.Errorf("%s: %w", ref, gitsource.ErrNotFound)
+	}
+	return gitsource.Revision{URL: c.remote, Ref: ref, ID: id}, nil
 }
 
 func (c *clone) SnapshotOf(ctx context.Context, id gitsource.ObjectID) (gitsource.Snapshot, error) {
@@ -184,12 +193,12 @@ func (c *clone) Push(ctx context.Context, ref string, old, new gitsource.ObjectI
 	if c.beforePush != nil {
 		c.beforePush(ref)
 	}
-	now, err := run(ctx, c.dir, nil, "", "ls-remote", c.remote, ref)
+	now, err := c.at(ctx, ref)
 	if err != nil {
-		return fmt.Errorf("%w: %w", gitsource.ErrUnreachable, err)
+		return err
 	}
-	if id, _, _ := strings.Cut(now, "\t"); id != string(old) {
-		return fmt.Errorf("%s is at %q: %w", ref, id, gitsource.ErrMoved)
+	if now != old {
+		return fmt.Errorf("%s is at %q: %w", ref, now, gitsource.ErrMoved)
 	}
 	_, err = run(ctx, c.dir, nil, "", "push", "-q", "--force-with-lease="+ref+":"+string(old), c.remote, string(new)+":"+ref)
 	if err == nil {
@@ -200,7 +209,7 @@ func (c *clone) Push(ctx context.Context, ref string, old, new gitsource.ObjectI
 		}
 		return nil
 	}
-	if after, lsErr := run(ctx, c.dir, nil, "", "ls-remote", c.remote, ref); lsErr == nil && after != now {
+	if after, lsErr := c.at(ctx, ref); lsErr == nil && after != now {
 		return fmt.Errorf("%w: %w", gitsource.ErrMoved, err)
 	}
 	return err

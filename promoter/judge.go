@@ -32,7 +32,6 @@ type judgement struct {
 	outcome WriteOutcome
 	reason  string
 	until   time.Time
-	err     error
 }
 
 // judgeNow decides what the tip alone tells; false if the history has to be asked.

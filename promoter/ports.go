@@ -45,3 +45,30 @@ type Sources interface {
 	// is not configured. The url comes from trailers, which anybody may type: never dial it because it is asked for.
 	History(ctx context.Context, url string) (History, error)
 }
+
+// Requests are the pull requests of the Git host, where people review and merge.
+// That the host cannot be reached is an error that wraps gitsource.ErrUnreachable.
+type Requests interface {
+	// Of returns what there ever was for a branch (without refs/heads/), the newest first; none is no error.
+	Of(ctx context.Context, branch string) ([]PullRequest, error)
+	// Open makes the request that merges branch into the followed one. Where one is open, that one gets this title and body.
+	Open(ctx context.Context, branch, title, body string) (PullRequest, error)
+	// Comment adds text to a request, unless a comment there contains mark already.
+	Comment(ctx context.Context, number int64, mark, text string) error
+}
+
+// PullRequest is one of a Git host.
+type PullRequest struct {
+	Number int64
+	URL    string // for people
+	Closed bool   // not merged, and not to be
+	Merged bool
+	Head   gitsource.ObjectID // of its branch; when closed or merged, as it was then; empty if the host does not say
+	Merge  gitsource.ObjectID // commit on the followed branch that merged it; empty if the host does not say
+}
+
+// Diff shows what a request changes in the cluster.
+type Diff interface {
+	// Rendered returns a unified diff of what folder renders to, without the values of Secrets; empty if it is the same.
+	Rendered(ctx context.Context, folder string, from, to gitsource.Snapshot) (string, error)
+}

@@ -60,7 +60,7 @@ func (p *Promoter) Promote(ctx context.Context, r Request) (Result, error) {
 		if env.By == environment.Commit || len(edited.changes) == 0 {
 			return p.commitAndPush(ctx, at, word(edited))
 		}
-		return p.pushRequest(ctx, at, env, r.App, images, edited, word)
+		return p.pushRequest(ctx, at, wish{env: env, app: r.App, images: images, fromTip: edited, word: word, again: true})
 	})
 }
 
@@ -176,11 +176,21 @@ func (s state) editing(env environment.Environment, app string, images []edit.Im
 // RequestBranch is the branch of a promotion request, without refs/heads/.
 func RequestBranch(env, app string) string { return "promote/" + env + "/" + app }
 
+// wish is what a promotion request asks for.
+type wish struct {
+	env     environment.Environment
+	app     string
+	images  []edit.Image
+	fromTip promotion // what they change at the tip
+	word    func(promotion) draft
+	again   bool // also where a person closed the request for just this
+}
+
 // pushRequest puts the promotion on its branch. An open request goes forward: by
 // a commit on top, or where that would conflict with the tip, by a merge of the
 // tip with the edit as computed from the tip.
-func (p *Promoter) pushRequest(ctx context.Context, at state, env environment.Environment, app string, images []edit.Image, fromTip promotion, word func(promotion) draft) (Result, error) {
-	branch := RequestBranch(env.Name, app)
+func (p *Promoter) pushRequest(ctx context.Context, at state, w wish) (Result, error) {
+	branch := RequestBranch(w.env.Name, w.app)
 	result := Result{Branch: branch}
 	open, found, err := p.stateOf(ctx, "refs/heads/"+branch)
 	if err != nil {
@@ -193,33 +203,36 @@ func (p *Promoter) pushRequest(ctx context.Context, at state, env environment.En
 		}
 	}
 	if base == open.id { // no branch, or one that is merged
-		result.Commit, err = p.write(word(fromTip), at.id)
+		result.Commit, err = p.write(w.word(w.fromTip), at.id)
 	} else {
-		result.Commit, err = p.forward(ctx, at, open, base, env, app, images, fromTip, word)
+		result.Commit, err = p.forward(ctx, at, open, base, w)
 	}
 	if err != nil {
 		return Result{}, err
 	}
 	result.NoChange = result.Commit == open.id
 	if !result.NoChange {
-		err = p.repo.Push(ctx, "refs/heads/"+branch, open.id, result.Commit)
+		if err = p.repo.Push(ctx, "refs/heads/"+branch, open.id, result.Commit); err != nil {
+			return result, err
+		}
 	}
+	result.URL, err = p.openOnHost(ctx, at, w, result.Commit)
 	return result, err
 }
 
 // forward returns a descendant of the open request that asks for images and merges into the tip.
-func (p *Promoter) forward(ctx context.Context, at, open state, base gitsource.ObjectID, env environment.Environment, app string, images []edit.Image, fromTip promotion, word func(promotion) draft) (gitsource.ObjectID, error) {
-	takeTip := func() (gitsource.ObjectID, error) { return p.writeOn(at.id, word(fromTip), open.id, at.id) }
-	if len(fromTip.changes) > 1 && base != at.id {
+func (p *Promoter) forward(ctx context.Context, at, open state, base gitsource.ObjectID, w wish) (gitsource.ObjectID, error) {
+	takeTip := func() (gitsource.ObjectID, error) { return p.writeOn(at.id, w.word(w.fromTip), open.id, at.id) }
+	if len(w.fromTip.changes) > 1 && base != at.id {
 		return takeTip() // it removes Holds that the request, which is older, does not know
 	}
-	edited, err := open.editing(env, app, images, true) // Holds were checked at the tip
+	edited, err := open.editing(w.env, w.app, w.images, true) // Holds were checked at the tip
 	if err != nil {
 		return takeTip()
 	}
 	candidate := open.id
 	if len(edited.changes) > 0 {
-		if candidate, err = p.write(word(edited), open.id); err != nil {
+		if candidate, err = p.write(w.word(edited), open.id); err != nil {
 			return "", err
 		}
 	}

@@ -33,6 +33,12 @@ type Options struct {
 	Writer gitsource.Person
 	// Sources, if set, tells which of two builds has the newer source, and what was committed between them.
 	Sources Sources
+	// Requests, if set, makes a pull request of each promotion request. Without, the branch alone is the request.
+	Requests Requests
+	// Diff, if set, renders what a pull request changes.
+	Diff Diff
+	// RunURL, if set, returns where people look at a run.
+	RunURL func(run string) string
 	// Now and Wait are the clock; default the real one. Wait returns early with the context's error.
 	Now  func() time.Time
 	Wait func(ctx context.Context, d time.Duration) error
@@ -46,9 +52,14 @@ type Promoter struct {
 	tries  int
 	maxAge time.Duration
 	writer gitsource.Person
-	source Sources
-	now    func() time.Time
-	wait   func(ctx context.Context, d time.Duration) error
+
+	sources  Sources
+	requests Requests
+	diff     Diff
+	runURL   func(run string) string
+
+	now  func() time.Time
+	wait func(ctx context.Context, d time.Duration) error
 }
 
 // New checks o.
@@ -58,7 +69,7 @@ func New(o Options) (*Promoter, error) {
 	}
 	p := &Promoter{
 		repo: o.Repo, ref: "refs/heads/main", url: o.URL, tries: 10, maxAge: 24 * time.Hour, now: time.Now, wait: sleep,
-		writer: gitsource.Person{Name: "slipway-server", Email: "server@slipway.dev"}, source: o.Sources,
+		writer: gitsource.Person{Name: "slipway-server", Email: "server@slipway.dev"}, sources: o.Sources, requests: o.Requests, diff: o.Diff, runURL: o.RunURL,
 	}
 	if o.Writer.Name != "" {
 		if err := checkPerson(o.Writer); err != nil {
@@ -143,6 +154,16 @@ func (e *ConflictError) Error() string {
 		parts = append(parts, c.Path+" ("+c.Why+")")
 	}
 	return fmt.Sprintf("branch %s: conflicts with the tip in %s (promote again, or merge it by hand)", e.Branch, strings.Join(parts, ", "))
+}
+
+// ClosedError says that a person closed a request, which is an answer.
+type ClosedError struct {
+	Branch string
+	URL    string // of the pull request
+}
+
+func (e *ClosedError) Error() string {
+	return fmt.Sprintf("branch %s: a person closed %s, which asked for just this (promote by hand to ask again, or reopen it)", e.Branch, e.URL)
 }
 
 // retry runs attempt until it does not lose the race.

@@ -49,6 +49,10 @@ func (p *Promoter) stateAt(ctx context.Context, id gitsource.ObjectID) (state, e
 	return state{id: id, tree: snapshot.Tree}, nil
 }
 
+func (s state) snapshot() gitsource.Snapshot {
+	return gitsource.Snapshot{Revision: gitsource.Revision{ID: s.id}, Tree: s.tree}
+}
+
 // file returns the content of a file; false if nothing is there.
 func (s state) file(path string) ([]byte, bool, error) {
 	entry, err := s.tree.Entry(path)

@@ -44,6 +44,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	t.Parallel()
 	w := &world{T: t, host: newHost(t), now: noon}
 	w.repo = newClone(t, w.host)
 	w.Promoter = w.promoter(w.repo)

@@ -318,13 +318,21 @@ func (p *Promoter) requestBack(ctx context.Context, g *group, written []Written,
 		if g.env.By == environment.Commit { // since a moment ago
 			return p.commitAndPush(ctx, at, word(g.edited))
 		}
-		return p.pushRequest(ctx, at, g.env, g.app, g.images(written), g.edited, word)
+		return p.pushRequest(ctx, at, wish{env: g.env, app: g.app, images: g.images(written), fromTip: g.edited, word: word})
 	})
-	if err != nil {
+	closed := (*ClosedError)(nil)
+	switch {
+	case errors.As(err, &closed):
+		for _, i := range g.indexes {
+			if w := &written[i]; w.Outcome == Requested {
+				w.Outcome, w.Reason = Held, closed.Error()
+			}
+		}
+	case err != nil:
 		g.fail(written, err)
-		return
+	default:
+		g.land(written, result)
 	}
-	g.land(written, result)
 }
 
 // openRequest returns what the request's branch says; nil if there is none that is not merged.

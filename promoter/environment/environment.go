@@ -69,6 +69,23 @@ func (e Environment) AppPath(app string) string {
 	return strings.ReplaceAll(e.Path, appPlaceholder, app)
 }
 
+// AppOf returns the app whose folder in this Environment holds the file at path; false if none does.
+func (e Environment) AppOf(path string) (string, bool) {
+	before, _, _ := strings.Cut(e.Path, appPlaceholder)
+	rest, found := strings.CutPrefix(path, before)
+	if !found {
+		return "", false
+	}
+	name, _, _ := strings.Cut(rest, "/")
+	for end := len(name); end > 0; end-- {
+		app := name[:end]
+		if CheckName("app", app) == nil && strings.HasPrefix(path, e.AppPath(app)+"/") {
+			return app, true
+		}
+	}
+	return "", false
+}
+
 const appPlaceholder = "{app}"
 
 // HoldPath is the file with the Holds of app in environment.

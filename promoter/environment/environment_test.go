@@ -81,6 +81,24 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+func TestAppOf(t *testing.T) {
+	for _, c := range []struct{ pattern, path, app string }{
+		{"apps/{app}/dev", "apps/shop/dev/kustomization.yaml", "shop"},
+		{"apps/{app}/dev", "apps/shop/dev", ""},
+		{"apps/{app}/dev", "apps/shop/production/x", ""},
+		{"apps/{app}/dev", "apps/Shop/dev/x", ""},
+		{"{app}", "shop/base/x.yaml", "shop"},
+		{"{app}-dev/{app}", "shop-dev/shop/x", "shop"},
+		{"{app}-dev/{app}", "shop-dev/cart/x", ""},
+		{"apps/{app}/dev", "apps/", ""},
+	} {
+		app, found := environment.Environment{Path: c.pattern}.AppOf(c.path)
+		if app != c.app || found != (c.app != "") {
+			t.Errorf("%s in %s: %q, %v", c.path, c.pattern, app, found)
+		}
+	}
+}
+
 func TestCheckName(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"shop": true, "a": true, "production-eu": true, "": false, "-a": false, "a-": false, "../x": false, "a/b": false,
