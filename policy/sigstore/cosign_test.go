@@ -122,7 +122,8 @@ func TestChangedStatementsAreRefused(t *testing.T) {
 	}
 }
 
-// One byte of each thing that is stored is changed on the registry's disk: of the manifests, the bundles, and the image.
+// One byte of each manifest and each bundle is changed on the registry's disk. That of the signature alone is not held
+// against cosign verify, which takes any statement about the image for a signature.
 func TestCosignRefusesEachChangedByte(t *testing.T) {
 	cli, w := command(t), newWorld(t)
 	image, key := w.attested(t, "shop", "a"), keyFile(t, w.public)
@@ -190,6 +191,30 @@ func TestCosignReadsTheProvenance(t *testing.T) {
 		if !strings.Contains(string(statement), want) {
 			t.Errorf("no %s in\n%s", want, statement)
 		}
+	}
+}
+
+// A key that cosign generates signs here, too.
+func TestSignerTakesTheKeyOfCosign(t *testing.T) {
+	cli, w, dir := command(t), newWorld(t), t.TempDir()
+	prefix := filepath.Join(dir, "team")
+	if _, err := cli.Run(t.Context(), []string{"COSIGN_PASSWORD=hunter2"}, "generate-key-pair", "--output-key-prefix", prefix); err != nil {
+		t.Fatal(err)
+	}
+	private, err := os.ReadFile(prefix + ".key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := sigstore.NewSigner(sigstore.SignerOptions{Key: policy.NewSecret(string(private)), Password: policy.NewSecret("hunter2")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := w.image(t, "shop", "a")
+	if err := signer.Attest(t.Context(), subject(image)); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range rejects(t, cli, image, prefix+".pub") {
+		t.Errorf("%s: %v", what, err)
 	}
 }
 

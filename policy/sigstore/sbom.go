@@ -73,7 +73,8 @@ func (s *spdx) module(path, version, sum string) common.ElementID {
 	if sum != "" {
 		sum = "go.sum: " + sum
 	}
-	return s.add("Module", path, version, "pkg:golang/"+path+"@"+url.PathEscape(version), sum)
+	purl := "pkg:golang/" + path + "@" + strings.ReplaceAll(url.PathEscape(strings.TrimPrefix(version, "go")), "+", "%2B")
+	return s.add("Module", path, version, purl, sum)
 }
 
 // add returns the id of a package and adds it when it is new. Ids count, since SPDX allows letters, digits, dots and dashes alone.

@@ -2,10 +2,21 @@ package sigstore_test
 
 import (
 	"fmt"
+	"io"
+	"log"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/gitsource"
@@ -95,6 +106,78 @@ func TestAttestTwiceAtOnce(t *testing.T) {
 	both.Wait()
 	if kinds := w.kinds(t, image); !slices.Equal(kinds, allKinds()) {
 		t.Errorf("attached: %q", kinds)
+	}
+}
+
+// An index is attested as such; its SBOM tells of each platform.
+func TestAttestAnIndex(t *testing.T) {
+	w := newWorld(t)
+	repository, err := name.NewRepository(w.host + "/shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, platform := range []string{"amd64", "arm64"} {
+		image, err := remote.Image(repository.Digest(w.image(t, "shop", platform).Digest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: platform}}})
+	}
+	digest, err := index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(repository.Digest(digest.String()), index); err != nil {
+		t.Fatal(err)
+	}
+	image := builder.Image{Repository: w.host + "/shop", Digest: digest.String(), Revision: gitsource.Revision{Ref: "refs/heads/main", ID: commit}}
+	if err := w.signer(t, nil).Attest(t.Context(), subject(image)); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range rejects(t, command(t), image, keyFile(t, w.public)) {
+		t.Errorf("%s: %v", what, err)
+	}
+	if _, err := sigstore.NewVerifier(sigstore.VerifierOptions{}).Verify(t.Context(), image.Reference(), w.requirement()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A registry without the referrers API: the list is behind a tag.
+func TestAttestWithoutReferrersAPI(t *testing.T) {
+	w := newWorld(t)
+	plain := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(plain.Close)
+	image := w.image(t, "shop", "a")
+	from, err := name.NewDigest(image.Reference())
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := remote.Image(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image.Repository = strings.TrimPrefix(plain.URL, "http://") + "/shop"
+	to, err := name.NewDigest(image.Reference())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(to, content); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := w.signer(t, nil).Attest(t.Context(), subject(image)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, err := range rejects(t, command(t), image, keyFile(t, w.public)) {
+		t.Errorf("%s: %v", what, err)
+	}
+	if _, err := sigstore.NewVerifier(sigstore.VerifierOptions{}).Verify(t.Context(), image.Reference(), w.requirement()); err != nil {
+		t.Error(err)
+	}
+	if n := len(w.attachments(t, image)); n != 3 {
+		t.Errorf("%d bundles are attached", n)
 	}
 }
 
