@@ -150,10 +150,10 @@ func ObjectDigest(object *unstructured.Unstructured) (Digest, error) {
 	return DigestOf(content), nil
 }
 
-// ImageUse is one container image that an object refers to.
+// ImageUse is one image that an object refers to.
 type ImageUse struct {
 	Object    Ref
-	Container string
+	Container string // that runs it, or volume that is filled from it
 	Image     string
 }
 
@@ -169,6 +169,7 @@ func (s Set) Images() []ImageUse {
 // podSpecPaths are where the built-in kinds keep a pod spec.
 func podSpecPaths() [][]string {
 	return [][]string{
+		{"template", "spec"},
 		{"spec", "template", "spec"},
 		{"spec", "jobTemplate", "spec", "template", "spec"},
 		{"spec"},
@@ -192,6 +193,15 @@ func ObjectImages(object *unstructured.Unstructured) []ImageUse {
 				if image != "" {
 					uses = append(uses, ImageUse{Object: RefOf(object), Container: name, Image: image})
 				}
+			}
+		}
+		volumes, _, _ := unstructured.NestedSlice(spec, "volumes")
+		for _, item := range volumes {
+			volume, _ := item.(map[string]any)
+			image, _, _ := unstructured.NestedString(volume, "image", "reference")
+			name, _ := volume["name"].(string)
+			if image != "" {
+				uses = append(uses, ImageUse{Object: RefOf(object), Container: name, Image: image})
 			}
 		}
 	}

@@ -108,7 +108,10 @@ func TestImages(t *testing.T) {
 		object("v1", "Pod", "n", "p"), object("v1", "ConfigMap", "n", "c")
 	deployment.Object["spec"] = map[string]any{"template": map[string]any{"spec": pod}}
 	job.Object["spec"] = map[string]any{"jobTemplate": map[string]any{"spec": map[string]any{"template": map[string]any{"spec": pod}}}}
-	bare.Object["spec"] = map[string]any{"containers": containers("bare", "")}
+	bare.Object["spec"] = map[string]any{"containers": containers("bare", ""), "volumes": []any{
+		map[string]any{"name": "empty", "emptyDir": map[string]any{}},
+		map[string]any{"name": "files", "image": map[string]any{"reference": "volume"}},
+	}}
 	config.Object["spec"] = "not a mapping"
 	set, err := manifests.NewSet([]*unstructured.Unstructured{config, bare, job, deployment})
 	if err != nil {
@@ -119,7 +122,7 @@ func TestImages(t *testing.T) {
 		got = append(got, use.Object.String()+" "+use.Container+" "+use.Image)
 	}
 	want := []string{
-		"Pod n/p c-bare bare",
+		"Pod n/p c-bare bare", "Pod n/p files volume",
 		"apps/Deployment n/d c-init init", "apps/Deployment n/d c-web web", "apps/Deployment n/d c-side side",
 		"batch/CronJob n/j c-init init", "batch/CronJob n/j c-web web", "batch/CronJob n/j c-side side",
 	}
