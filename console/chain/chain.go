@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/trailer"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
@@ -45,6 +46,7 @@ type In struct {
 	Commits  []Commit // of the followed branch, newest first
 	Clusters []Cluster
 	Holds    map[string]environment.Holds // by environment.HoldPath
+	Runs     []builder.Run                // that are known; where one is not, its trailers stand for it
 }
 
 // Stage is one line of a chain.
@@ -55,23 +57,50 @@ type Stage struct {
 	Detail string    `json:"detail"`
 }
 
-// Of returns the chain of a subject: a commit id, a digest ("sha256:..."), a trace
-// id, an app or an Application. It is ordered by time; empty if nothing is known.
+// Of returns the chain of a subject: a commit id (of the environment repo or a
+// source), a run, a digest ("sha256:..."), a trace id, an app or an Application. What
+// leads to an image and from it, through all Environments, is one chain, whichever
+// link of it is asked for. It is ordered by time; empty if nothing is known.
 func Of(in In, subject string) []Stage {
+	digests := digestsOf(in, subject)
 	var stages []Stage
 	for i := len(in.Commits) - 1; i >= 0; i-- {
 		commit := in.Commits[i]
-		if concerns(in, commit, subject) && !isRevert(commit) {
-			stages = append(stages, promotion(in, commit, subject)...)
+		if isRevert(commit) {
+			continue
+		}
+		if concerns(in, commit, subject) {
+			stages = append(stages, promotion(in, commit, subject, digests)...)
+		} else if brings(commit, digests) && !takesAnyBack(in, commit) {
+			stages = append(stages, promotion(in, commit, subject, digests)...)
 		}
 	}
+	stages = append(stages, runs(in, subject, digests)...)
 	slices.SortStableFunc(stages, func(a, b Stage) int { return a.At.Compare(b.At) })
+	return slices.DeleteFunc(stages, told())
+}
+
+// told reports what was there before. A source and a run are told once, when they
+// were first heard of.
+func told() func(Stage) bool {
 	seen := map[Stage]bool{}
-	return slices.DeleteFunc(stages, func(s Stage) bool {
-		told := seen[s]
+	return func(s Stage) bool {
+		if s.Stage == "source" || s.Stage == "run" {
+			s.At, s.Detail = time.Time{}, ""
+		}
+		before := seen[s]
 		seen[s] = true
-		return told
-	})
+		return before
+	}
+}
+
+// lines are the trailers of a commit and of those that it merged: a Git host's own merges have none.
+func lines(commit Commit) []trailer.Change {
+	out := trailer.Parse(commit.Message).Changes
+	for _, merged := range commit.Merged {
+		out = append(out, trailer.Parse(merged.Message).Changes...)
+	}
+	return out
 }
 
 func isRevert(commit Commit) bool { return len(trailer.Parse(commit.Message).Reverts) > 0 }
@@ -91,10 +120,8 @@ func concerns(in In, commit Commit, subject string) bool {
 			return true
 		}
 	}
-	for _, line := range trailer.Parse(commit.Message).Changes {
-		if line.Trace == subject || line.Run == subject || line.Source != "" && strings.HasSuffix(line.Source, "@"+subject) {
-			return true
-		}
+	if slices.ContainsFunc(lines(commit), func(line trailer.Change) bool { return names(line, subject) }) {
+		return true
 	}
 	for _, cluster := range in.Clusters {
 		for _, entry := range cluster.Status.History {
@@ -153,9 +180,12 @@ func position(in In, id gitsource.ObjectID) int {
 }
 
 // promotion is the chain of one commit.
-func promotion(in In, commit Commit, subject string) []Stage {
+func promotion(in In, commit Commit, subject string, digests map[string]bool) []Stage {
 	var stages []Stage
-	for _, line := range trailer.Parse(commit.Message).Changes {
+	for _, line := range lines(commit) {
+		if len(digests) > 0 && !digests[digestOf(line.Image)] {
+			continue // of another app in the same commit, or replaced before it was merged
+		}
 		if line.Source != "" {
 			stages = append(stages, Stage{Stage: "source", ID: line.Source, At: commit.Author.When, Detail: line.App})
 		}
@@ -168,7 +198,7 @@ func promotion(in In, commit Commit, subject string) []Stage {
 	}
 	stages = append(stages, Stage{Stage: "committed", ID: string(commit.ID), At: commit.Committer.When, Detail: who(commit.Commit)})
 	for _, change := range commit.Changes {
-		if isApp(in, subject) && !about(in, subject, change) {
+		if isApp(in, subject) && !about(in, subject, change) || len(digests) > 0 && !digests[digestOf(change.After)] {
 			continue
 		}
 		stages = append(stages, Stage{

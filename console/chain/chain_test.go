@@ -9,6 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/console/chain"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/trailer"
@@ -144,5 +145,61 @@ func TestFetched(t *testing.T) {
 	in.Clusters[0].Status.Attempted = &v1alpha1.SetRef{Revision: revision(2), SetDigest: digest(32), At: &metav1.Time{Time: at(3)}}
 	if got := names(chain.Of(in, string(id(2)))); got != "requested committed promoted fetched applied verdict marked reverted held restored" {
 		t.Errorf("got %s", got)
+	}
+}
+
+// story is a build that goes to dev by a batch, to production by a request merged on the host, and back.
+func story() chain.In {
+	line := func(app, env string, n int) trailer.Change {
+		return trailer.Change{
+			App: app, Environment: env, Image: image(n), Source: "https://git.example/shop@" + string(id(100+n)), Run: fmt.Sprintf("run-%d", n), Trace: fmt.Sprintf("trace-%d", n),
+		}
+	}
+	put := func(app, env string, before, after int) chain.ImageChange {
+		return chain.ImageChange{App: app, Environment: env, Before: image(before), After: image(after)}
+	}
+	merge := commit(4, "Merge pull request #7", trailer.Block{}, put("shop", "production", 1, 2))
+	merge.Merged = []gitsource.Commit{{
+		ID: id(9), Author: gitsource.Person{Name: "slipway-server", When: at(3)},
+		Message: trailer.Append("Promote shop to production\n", trailer.Block{Changes: []trailer.Change{line("shop", "production", 2)}}),
+	}}
+	return chain.In{
+		Commits: []chain.Commit{
+			commit(6, "Revert shop", trailer.Block{Reverts: []gitsource.ObjectID{id(4)}, Verdict: "Fail Errors: 5 of 10"}, put("shop", "production", 2, 1)),
+			merge,
+			commit(2, "Promote 2 images", trailer.Block{Changes: []trailer.Change{line("shop", "dev", 2), line("cart", "dev", 3)}}, put("shop", "dev", 1, 2), put("cart", "dev", 1, 3)),
+			commit(1, "Begin", trailer.Block{}, chain.ImageChange{App: "shop", Environment: "production", After: image(1)}),
+		},
+		Runs: []builder.Run{{
+			ID: "run-2", Trace: "trace-2", Repo: builder.Repo{Name: "shop"}, Revision: gitsource.Revision{URL: "https://git.example/shop", ID: id(102)}, Pipeline: "build", State: builder.Succeeded,
+			Trigger: builder.Trigger{Kind: "push", ReceivedAt: at(0)}, Created: at(0),
+			Jobs: []builder.Job{{Name: "image", State: builder.Succeeded, Finished: at(1), Images: []builder.Image{{Repository: "example.com/shop", Digest: digest(2)}}}},
+		}},
+	}
+}
+
+// TestOneChain: whichever link is asked for, the chain is the same, and another app in the same commit is no part of it.
+func TestOneChain(t *testing.T) {
+	in := story()
+	want := chain.Of(in, digest(2))
+	if got, all := names(want), "source run built committed promoted requested committed promoted reverted"; got != all {
+		t.Fatalf("got  %s\nwant %s\n%+v", got, all, want)
+	}
+	for _, stage := range want {
+		if strings.Contains(fmt.Sprint(stage), "cart") || strings.Contains(stage.ID, digest(3)) {
+			t.Errorf("of another app: %+v", stage)
+		}
+	}
+	for name, subject := range map[string]string{
+		"source": string(id(102)), "run": "run-2", "trace": "trace-2", "request": string(id(9)), "merge": string(id(4)), "revert": string(id(6)),
+	} {
+		if got := chain.Of(in, subject); !slices.Equal(got, want) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", name, got, want)
+		}
+	}
+	// A run that has promoted nothing is a chain too.
+	in.Commits = nil
+	if got := names(chain.Of(in, "run-2")); got != "source run built" {
+		t.Error(got)
 	}
 }
