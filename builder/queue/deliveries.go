@@ -65,6 +65,18 @@ func (d *Deliveries) Consume(ctx context.Context, parallel int, handle func(cont
 	return ctx.Err()
 }
 
+// Waiting returns how many deliveries are stored and not handled yet.
+func (d *Deliveries) Waiting(ctx context.Context) (uint64, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	c, err := d.js.Consumer(ctx, deliveryStream, deliveryConsumer)
+	if err != nil {
+		return 0, fmt.Errorf("deliveries: %w", err)
+	}
+	info := c.CachedInfo()
+	return info.NumPending + uint64(max(info.NumAckPending, 0)), nil
+}
+
 func (d *Deliveries) handle(ctx context.Context, m jetstream.Msg, handle func(context.Context, builder.Delivery) error) {
 	var delivery builder.Delivery
 	if err := json.Unmarshal(m.Data(), &delivery); err != nil {
