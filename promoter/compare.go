@@ -10,16 +10,34 @@ import (
 // sourceTimeout bounds how long one question to a source repository may hold a batch up.
 const sourceTimeout = 15 * time.Second
 
-// comparison tells which of two builds is older. It asks each source repository
-// once per question, also when a batch is tried again.
+// comparison tells which of two builds is older, and remembers what one WriteBack has
+// read for it: each question to a source, and the history of each commit, is asked
+// once, also when a batch is tried again and for all apps of it.
 type comparison struct {
 	sources Sources
 	bases   map[[3]string]gitsource.ObjectID
 	silent  map[string]bool // repositories that did not answer
+	pasts   map[gitsource.ObjectID]known
+}
+
+// known is a history, or why it cannot be read: a host that is down is waited for once.
+type known struct {
+	past *past
+	err  error
 }
 
 func (p *Promoter) newComparison() *comparison {
-	return &comparison{sources: p.sources, bases: map[[3]string]gitsource.ObjectID{}, silent: map[string]bool{}}
+	return &comparison{sources: p.sources, bases: map[[3]string]gitsource.ObjectID{}, silent: map[string]bool{}, pasts: map[gitsource.ObjectID]known{}}
+}
+
+// past returns the history of a commit of the environment repo.
+func (c *comparison) past(ctx context.Context, p *Promoter, at gitsource.ObjectID) (*past, error) {
+	k, asked := c.pasts[at]
+	if !asked {
+		k.past, k.err = p.pastOf(ctx, at)
+		c.pasts[at] = k
+	}
+	return k.past, k.err
 }
 
 // older reports whether u was built from something older than what origin says, which stands since a time.

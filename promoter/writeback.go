@@ -10,6 +10,7 @@ import (
 
 	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/promoter/edit"
 	"github.com/slipway-cd/slipway/promoter/environment"
 )
 
@@ -114,7 +115,7 @@ type round struct {
 }
 
 func checkUpdate(u Update) error {
-	err := errors.Join(checkNames(u.App, u.Environment), environment.CheckDigest(u.Image.Digest))
+	err := errors.Join(checkNames(u.App, u.Environment), environment.CheckDigest(u.Image.Digest), edit.CheckName(u.Image.Repository))
 	if u.BuiltAt.IsZero() {
 		err = errors.Join(err, fmt.Errorf("update of %s: BuiltAt is missing", u.App))
 	}
@@ -142,38 +143,23 @@ func (p *Promoter) decide(ctx context.Context, at state, delivery environment.De
 		}
 		byApp[key].indexes = append(byApp[key].indexes, i)
 	}
-	past := &lazyPast{read: func() (*past, error) { return p.pastOf(ctx, at.id) }}
 	for _, key := range slices.SortedFunc(maps.Keys(byApp), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
 		g := byApp[key]
 		r.groups = append(r.groups, g)
 		if g.env.By == environment.PullRequest {
 			continue // each has a branch of its own, and is decided when it is written
 		}
-		if err := p.settle(ctx, at, nil, past, g, r.written, asking); err != nil {
+		if err := p.settle(ctx, at, nil, g, r.written, asking); err != nil {
 			g.fail(r.written, err)
 		}
 	}
 	return r
 }
 
-// lazyPast reads the history when it is first asked for.
-type lazyPast struct {
-	read func() (*past, error)
-	past *past
-	err  error
-}
-
-func (l *lazyPast) get() (*past, error) {
-	if l.past == nil && l.err == nil {
-		l.past, l.err = l.read()
-	}
-	return l.past, l.err
-}
-
 // settle judges the Updates of a group and computes what changes at the tip. Those
 // that are to be written have the outcome that they will have. An open request is
 // a second thing that must not be moved back; nil where there is none.
-func (p *Promoter) settle(ctx context.Context, at state, open *state, history *lazyPast, g *group, written []Written, asking *comparison) error {
+func (p *Promoter) settle(ctx context.Context, at state, open *state, g *group, written []Written, asking *comparison) error {
 	folder := g.env.AppPath(g.app)
 	var err error
 	if g.entries, err = at.images(folder); err != nil {
@@ -191,26 +177,25 @@ func (p *Promoter) settle(ctx context.Context, at state, open *state, history *l
 		e.freeze = &frozen.Freeze
 	}
 	candidates := map[string][]int{}
-	waiting := &lazyPast{read: func() (*past, error) { return p.pastOf(ctx, open.id) }}
 	for _, i := range g.indexes {
 		w := &written[i]
 		name := g.entryOf(w.Update)
 		e.now = find(g.entries, name)
 		j, decided := judgeNow(w.Update, e)
 		if !decided {
-			if j, err = p.askPast(ctx, history, folder, name, w.Update, asking); err != nil {
+			if j, err = p.askPast(ctx, at.id, folder, name, w.Update, asking); err != nil {
 				return err
 			}
 		}
 		if open != nil && j.outcome == Unwritten {
-			if j, err = p.askRequest(ctx, *open, waiting, folder, w.Update, asking); err != nil {
+			if j, err = p.askRequest(ctx, *open, folder, w.Update, asking); err != nil {
 				return err
 			}
 		}
 		w.Outcome, w.Reason, w.Until = j.outcome, j.reason, j.until
 		switch {
 		case j.outcome == Present:
-			w.Commit, w.Branch = p.cameIn(ctx, at, history, folder, name), short(p.ref)
+			w.Commit, w.Branch = p.cameIn(ctx, at, folder, name, asking), short(p.ref)
 		case j.outcome == Unwritten:
 			candidates[name] = append(candidates[name], i)
 		}
@@ -221,8 +206,8 @@ func (p *Promoter) settle(ctx context.Context, at state, open *state, history *l
 }
 
 // askPast judges by the history of a branch.
-func (p *Promoter) askPast(ctx context.Context, past *lazyPast, folder, name string, u Update, asking *comparison) (judgement, error) {
-	known, err := past.get()
+func (p *Promoter) askPast(ctx context.Context, at gitsource.ObjectID, folder, name string, u Update, asking *comparison) (judgement, error) {
+	known, err := asking.past(ctx, p, at)
 	if err != nil {
 		return judgement{}, err
 	}
@@ -247,7 +232,7 @@ func (p *Promoter) askPast(ctx context.Context, past *lazyPast, folder, name str
 }
 
 // askRequest judges by what an open request asks for, and how it came to.
-func (p *Promoter) askRequest(ctx context.Context, open state, waiting *lazyPast, folder string, u Update, asking *comparison) (judgement, error) {
+func (p *Promoter) askRequest(ctx context.Context, open state, folder string, u Update, asking *comparison) (judgement, error) {
 	entries, err := open.images(folder)
 	if err != nil {
 		return judgement{}, nil //nolint:nilerr // a request that cannot be read is replaced by what the tip gives
@@ -256,12 +241,12 @@ func (p *Promoter) askRequest(ctx context.Context, open state, waiting *lazyPast
 	if find(entries, name).Digest == u.Image.Digest {
 		return judgement{}, nil
 	}
-	return p.askPast(ctx, waiting, folder, name, u, asking)
+	return p.askPast(ctx, open.id, folder, name, u, asking)
 }
 
 // cameIn returns the commit that brought an entry to what it says; the tip where nobody knows.
-func (p *Promoter) cameIn(ctx context.Context, at state, past *lazyPast, folder, name string) gitsource.ObjectID {
-	known, err := past.get()
+func (p *Promoter) cameIn(ctx context.Context, at state, folder, name string, asking *comparison) gitsource.ObjectID {
+	known, err := asking.past(ctx, p, at.id)
 	if err != nil {
 		return at.id
 	}
@@ -306,8 +291,7 @@ func (p *Promoter) requestBack(ctx context.Context, g *group, written []Written,
 		if err != nil {
 			return Result{}, err
 		}
-		past := &lazyPast{read: func() (*past, error) { return p.pastOf(ctx, at.id) }}
-		if err := p.settle(ctx, at, open, past, g, written, asking); err != nil || len(g.chosen) == 0 {
+		if err := p.settle(ctx, at, open, g, written, asking); err != nil || len(g.chosen) == 0 {
 			return Result{}, err
 		}
 		word := func(e promotion) draft {

@@ -105,7 +105,9 @@ func TestBatchIsOneCommit(t *testing.T) {
 	updates[6] = built(2, "b") // older than the first
 	production := built(3, "c")
 	production.Environment = "production"
-	updates = append(updates, production, promoter.Update{App: "shop", Environment: "live", Image: production.Image, BuiltAt: noon})
+	nameless := built(3, "c")
+	nameless.Image.Repository = "Not a name!"
+	updates = append(updates, nameless, production, promoter.Update{App: "shop", Environment: "live", Image: production.Image, BuiltAt: noon})
 	before := w.commits("main")
 	got := w.writeBack(updates...)
 	for i, want := range []struct {
@@ -119,6 +121,7 @@ func TestBatchIsOneCommit(t *testing.T) {
 		{promoter.Held, "eats carts"},
 		{promoter.Unwritten, `app "Bad Name": want`},
 		{promoter.Late, "run run-0003 brings r.example/shop@sha256:cccc"},
+		{promoter.Unwritten, `image "Not a name!": not the name`},
 		{promoter.Requested, ""},
 		{promoter.Unwritten, `environment "live": not in slipway.yaml`},
 	} {
@@ -131,7 +134,7 @@ func TestBatchIsOneCommit(t *testing.T) {
 			t.Errorf("%d: %s %q, want %s %q", i, g.Outcome, text, want.outcome, want.text)
 		}
 	}
-	if w.commits("main") != before+1 || got[0].Commit != got[2].Commit || got[7].Branch != requestBranch || got[7].Commit != w.tip(requestBranch) {
+	if w.commits("main") != before+1 || got[0].Commit != got[2].Commit || got[8].Branch != requestBranch || got[8].Commit != w.tip(requestBranch) {
 		t.Errorf("%d commits, %+v", w.commits("main")-before, got)
 	}
 	if message := w.message("main"); !strings.HasPrefix(message, "Promote 2 images of 2 apps to dev\n\n- cart to dev: shop@sha256:cccccccccccc\n- shop") || len(trailer.Parse(message).Changes) != 2 {

@@ -143,12 +143,21 @@ var (
 	digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 )
 
+// CheckName says whether name may be that of an image.
+func CheckName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("image %q: not the name of an image", name)
+	}
+	return nil
+}
+
 func check(set []Image) error {
 	seen := map[string]bool{}
 	for _, i := range set {
+		if err := CheckName(i.Name); err != nil {
+			return err
+		}
 		switch {
-		case !namePattern.MatchString(i.Name):
-			return fmt.Errorf("image %q: not the name of an image", i.Name)
 		case seen[i.Name]:
 			return fmt.Errorf("image %q: set twice in one edit", i.Name)
 		case i.NewName != "" && !namePattern.MatchString(i.NewName):
