@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -58,16 +59,20 @@ func NewSigner(o SignerOptions) (*Signer, error) {
 	return s, nil
 }
 
+// ErrUnattestable says that Attest will fail again, however often it is called: the subject contradicts itself, or the
+// image is not there or not of a Go program. Other errors pass.
+var ErrUnattestable = errors.New("cannot be attested")
+
 // Attest attaches SBOM, provenance and signature to an image, in this order, each unless it is there. It may be called
 // again after it returned and after it was killed anywhere: it adds what is missing and nothing else.
 func (s *Signer) Attest(ctx context.Context, subject Subject) error {
 	subject, job, err := subject.complete()
 	if err != nil {
-		return fmt.Errorf("attest: %w", err)
+		return fmt.Errorf("%w: %w", ErrUnattestable, err)
 	}
 	r, err := newRepository(ctx, subject.Image.Reference(), s.logins, s.transport)
 	if err != nil {
-		return fmt.Errorf("attest: %w", err)
+		return fmt.Errorf("%w: %w", ErrUnattestable, err)
 	}
 	there, err := s.attached(ctx, r, subject)
 	if err != nil {
@@ -78,12 +83,12 @@ func (s *Signer) Attest(ctx context.Context, subject Subject) error {
 	}
 	described, err := r.puller.Head(ctx, r.image)
 	if err != nil {
-		return fmt.Errorf("attest: image %s: %w", r.image, err)
+		return lasting(fmt.Errorf("attest: image %s: %w", r.image, err))
 	}
 	var programs []program
 	if !there[PredicateSBOM] || !there[PredicateProvenance] {
 		if programs, err = r.programs(ctx); err != nil {
-			return fmt.Errorf("attest: %w", err)
+			return lasting(fmt.Errorf("attest: %w", err))
 		}
 	}
 	for _, step := range []struct {
@@ -107,6 +112,15 @@ func (s *Signer) Attest(ctx context.Context, subject Subject) error {
 		}
 	}
 	return nil
+}
+
+// lasting adds ErrUnattestable to what the image itself is the cause of, not the registry nor this machine's disk.
+func lasting(err error) error {
+	var local *fs.PathError
+	if errors.Is(content(err), ErrChanged) && !errors.As(err, &local) {
+		return fmt.Errorf("%w: %w", ErrUnattestable, err)
+	}
+	return err
 }
 
 // item makes what is attached to the image, ready to be pushed.

@@ -1,9 +1,11 @@
 package sigstore_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -199,11 +201,16 @@ func TestAttestRefusesWhatItCannotSay(t *testing.T) {
 			s := subject(image)
 			c.change(&s)
 			err := w.signer(t, nil).Attest(t.Context(), s)
-			if err == nil || !strings.Contains(err.Error(), c.want) {
+			if err == nil || !strings.Contains(err.Error(), c.want) || !errors.Is(err, sigstore.ErrUnattestable) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
 	}
+	open := w.shut(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) })
+	if err := w.signer(t, nil).Attest(t.Context(), subject(image)); err == nil || errors.Is(err, sigstore.ErrUnattestable) {
+		t.Errorf("an outage: %v", err)
+	}
+	open()
 	if kinds := w.kinds(t, image); len(kinds) != 0 {
 		t.Errorf("attached: %q", kinds)
 	}
