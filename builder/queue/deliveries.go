@@ -23,8 +23,12 @@ type Deliveries struct {
 	log logr.Logger
 }
 
-// handling bounds the time for one delivery; a second one gets it when the first takes longer.
-const handling = 50 * time.Second
+const (
+	// handling bounds the time for one delivery.
+	handling = time.Minute
+	// ackWait is how long a message waits for another taker when its first one died. Who lives says so in time.
+	ackWait = 5 * time.Second
+)
 
 // Store returns when the delivery is on disk. One that is there already is stored once.
 func (d *Deliveries) Store(ctx context.Context, delivery builder.Delivery) error {
@@ -86,7 +90,15 @@ func (d *Deliveries) handle(ctx context.Context, m jetstream.Msg, handle func(co
 	}
 	ctx, cancel := context.WithTimeout(ctx, handling)
 	defer cancel()
+	var pulse sync.WaitGroup
+	pulse.Go(func() {
+		for rest(ctx, ackWait/3) {
+			_ = m.InProgress()
+		}
+	})
 	err := handle(ctx, delivery)
+	cancel()
+	pulse.Wait()
 	if err == nil {
 		_ = m.Ack() // if it gets lost the delivery comes again, and is known
 		return

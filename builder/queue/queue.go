@@ -192,8 +192,8 @@ func (o Options) logStream() jetstream.StreamConfig {
 
 func consumers() map[string]jetstream.ConsumerConfig {
 	return map[string]jetstream.ConsumerConfig{
-		deliveryStream: {Durable: deliveryConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, MaxDeliver: -1},
-		hintStream:     {Durable: hintConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: 5 * time.Second, MaxDeliver: -1},
+		deliveryStream: {Durable: deliveryConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1},
+		hintStream:     {Durable: hintConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1},
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/go-logr/logr/funcr"
 
 	"github.com/slipway-cd/slipway/builder"
+	"github.com/slipway-cd/slipway/builder/pipeline"
 	"github.com/slipway-cd/slipway/builder/queue"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/policy"
@@ -542,4 +543,17 @@ func (w *world) logOf(p *process, id, job string) string {
 		fmt.Fprintf(&b, "%s: %s\n", line.Stream, line.Text)
 	}
 	return b.String()
+}
+
+func loopStage(t *testing.T, p *process, id string) pipeline.Stage {
+	t.Helper()
+	rec, _, err := p.loop.load(within(t), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	definition, err := pipeline.Parse(rec.Pipeline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return definition.Stages[0]
 }
