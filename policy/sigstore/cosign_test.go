@@ -11,22 +11,12 @@ import (
 	"testing"
 
 	"github.com/slipway-cd/slipway/builder"
-	"github.com/slipway-cd/slipway/e2e/cosign"
 	"github.com/slipway-cd/slipway/policy"
 	"github.com/slipway-cd/slipway/policy/sigstore"
 )
 
-func command(t *testing.T) cosign.CLI {
-	t.Helper()
-	cli, err := cosign.Find(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cli
-}
-
 // rejects reports which of the three verifications refused.
-func rejects(t *testing.T, cli cosign.CLI, image builder.Image, key string) map[string]error {
+func rejects(t *testing.T, image builder.Image, key string) map[string]error {
 	t.Helper()
 	refused := map[string]error{}
 	note := func(what string, err error) {
@@ -43,9 +33,9 @@ func rejects(t *testing.T, cli cosign.CLI, image builder.Image, key string) map[
 }
 
 func TestCosignAcceptsWhatIsAttestedAndNothingElse(t *testing.T) {
-	cli, w := command(t), newWorld(t)
+	w := newWorld(t)
 	image, key := w.attested(t, "shop", "a"), keyFile(t, w.public)
-	for what, err := range rejects(t, cli, image, key) {
+	for what, err := range rejects(t, image, key) {
 		t.Errorf("attested image refused: %s: %v", what, err)
 	}
 	_, stranger := generate(t, policy.Secret{})
@@ -56,7 +46,7 @@ func TestCosignAcceptsWhatIsAttestedAndNothingElse(t *testing.T) {
 		"another key":    {image, keyFile(t, stranger)},
 		"another digest": {w.image(t, "shop", "b"), key},
 	} {
-		if refused := rejects(t, cli, c.image, c.key); len(refused) != 3 {
+		if refused := rejects(t, c.image, c.key); len(refused) != 3 {
 			t.Errorf("%s: only these were refused: %v", name, refused)
 		}
 	}
@@ -65,14 +55,14 @@ func TestCosignAcceptsWhatIsAttestedAndNothingElse(t *testing.T) {
 	for _, a := range w.attachments(t, image) {
 		w.attach(t, other, a, a.bundle)
 	}
-	if refused := rejects(t, cli, other, key); len(refused) != 3 {
+	if refused := rejects(t, other, key); len(refused) != 3 {
 		t.Errorf("statements of another image: only these were refused: %v", refused)
 	}
 }
 
 // The digests are right here: somebody who may push has replaced the statements by changed ones.
 func TestChangedStatementsAreRefused(t *testing.T) {
-	cli, w := command(t), newWorld(t)
+	w := newWorld(t)
 	image, key := w.attested(t, "shop", "a"), keyFile(t, w.public)
 	for name, change := range map[string]func(t *testing.T, bundle map[string]any){
 		"payload": func(t *testing.T, bundle map[string]any) {
@@ -111,7 +101,7 @@ func TestChangedStatementsAreRefused(t *testing.T) {
 				}
 				w.attach(t, other, a, encoded)
 			}
-			if refused := rejects(t, cli, other, key); len(refused) != 3 {
+			if refused := rejects(t, other, key); len(refused) != 3 {
 				t.Errorf("only these were refused: %v", refused)
 			}
 			_, err := sigstore.NewVerifier(sigstore.VerifierOptions{}).Verify(t.Context(), other.Reference(), w.requirement())
@@ -125,14 +115,14 @@ func TestChangedStatementsAreRefused(t *testing.T) {
 // One byte of each manifest and each bundle is changed on the registry's disk. That of the signature alone is not held
 // against cosign verify, which takes any statement about the image for a signature.
 func TestCosignRefusesEachChangedByte(t *testing.T) {
-	cli, w := command(t), newWorld(t)
+	w := newWorld(t)
 	image, key := w.attested(t, "shop", "a"), keyFile(t, w.public)
 	for _, a := range w.attachments(t, image) {
 		kind := a.manifest.Annotations["dev.sigstore.bundle.predicateType"]
 		for what, digest := range map[string]string{"manifest": a.descriptor.Digest.Hex, "bundle": a.manifest.Layers[0].Digest.Hex} {
 			file := filepath.Join(w.dir, "shop", "blobs", "sha256", digest)
 			restore := flip(t, file)
-			refused := rejects(t, cli, image, key)
+			refused := rejects(t, image, key)
 			short := map[string]string{sigstore.PredicateProvenance: "slsaprovenance1", sigstore.PredicateSBOM: "spdxjson", sigstore.PredicateSignature: ""}[kind]
 			if short != "" && refused[short] == nil {
 				t.Errorf("%s of %s with another byte is accepted", what, kind)
@@ -144,7 +134,7 @@ func TestCosignRefusesEachChangedByte(t *testing.T) {
 			restore()
 		}
 	}
-	for what, err := range rejects(t, cli, image, key) {
+	for what, err := range rejects(t, image, key) {
 		t.Errorf("restored image refused: %s: %v", what, err)
 	}
 }
@@ -168,7 +158,7 @@ func flip(t *testing.T, file string) (restore func()) {
 }
 
 func TestCosignReadsTheProvenance(t *testing.T) {
-	cli, w := command(t), newWorld(t)
+	w := newWorld(t)
 	image := w.attested(t, "shop", "a")
 	printed, err := cli.VerifyAttestation(t.Context(), image.Reference(), keyFile(t, w.public), "slsaprovenance1")
 	if err != nil {
@@ -196,7 +186,7 @@ func TestCosignReadsTheProvenance(t *testing.T) {
 
 // A key that cosign generates signs here, too.
 func TestSignerTakesTheKeyOfCosign(t *testing.T) {
-	cli, w, dir := command(t), newWorld(t), t.TempDir()
+	w, dir := newWorld(t), t.TempDir()
 	prefix := filepath.Join(dir, "team")
 	if _, err := cli.Run(t.Context(), []string{"COSIGN_PASSWORD=hunter2"}, "generate-key-pair", "--output-key-prefix", prefix); err != nil {
 		t.Fatal(err)
@@ -213,14 +203,14 @@ func TestSignerTakesTheKeyOfCosign(t *testing.T) {
 	if err := signer.Attest(t.Context(), subject(image)); err != nil {
 		t.Fatal(err)
 	}
-	for what, err := range rejects(t, cli, image, prefix+".pub") {
+	for what, err := range rejects(t, image, prefix+".pub") {
 		t.Errorf("%s: %v", what, err)
 	}
 }
 
 // Who signs with cosign itself is verified here, in its new format and in the one with tags.
 func TestVerifierReadsWhatCosignSigns(t *testing.T) {
-	cli, w := command(t), newWorld(t)
+	w := newWorld(t)
 	password := policy.NewSecret("correct horse")
 	private, public := generate(t, password)
 	key := filepath.Join(t.TempDir(), "cosign.key")

@@ -137,7 +137,7 @@ func TestAttestAnIndex(t *testing.T) {
 	if err := w.signer(t, nil).Attest(t.Context(), subject(image)); err != nil {
 		t.Fatal(err)
 	}
-	for what, err := range rejects(t, command(t), image, keyFile(t, w.public)) {
+	for what, err := range rejects(t, image, keyFile(t, w.public)) {
 		t.Errorf("%s: %v", what, err)
 	}
 	if _, err := sigstore.NewVerifier(sigstore.VerifierOptions{}).Verify(t.Context(), image.Reference(), w.requirement()); err != nil {
@@ -172,7 +172,7 @@ func TestAttestWithoutReferrersAPI(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for what, err := range rejects(t, command(t), image, keyFile(t, w.public)) {
+	for what, err := range rejects(t, image, keyFile(t, w.public)) {
 		t.Errorf("%s: %v", what, err)
 	}
 	if _, err := sigstore.NewVerifier(sigstore.VerifierOptions{}).Verify(t.Context(), image.Reference(), w.requirement()); err != nil {

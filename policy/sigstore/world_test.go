@@ -89,11 +89,11 @@ func (w *world) shut(answer http.HandlerFunc) (open func()) {
 	return func() { w.answer.Store(nil) }
 }
 
-// image builds a small Go program into an image of its own digest.
+// image pushes a small Go program as an image whose digest depends on the variant.
 func (w *world) image(t *testing.T, repository, variant string) builder.Image {
 	t.Helper()
 	reference, err := cluster.BuildImage(t.Context(), w.registry, cluster.ImageSpec{
-		Package: filepath.Join("..", "..", "e2e", "cluster", "pause"), Repository: repository, Env: map[string]string{"VARIANT": variant},
+		Binary: program, Repository: repository, Env: map[string]string{"VARIANT": variant},
 	})
 	if err != nil {
 		t.Fatal(err)
