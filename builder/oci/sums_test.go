@@ -1,0 +1,2 @@
+package oci
+const greetSums = ""
