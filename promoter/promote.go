@@ -192,6 +192,9 @@ type wish struct {
 func (p *Promoter) pushRequest(ctx context.Context, at state, w wish) (Result, error) {
 	branch := RequestBranch(w.env.Name, w.app)
 	result := Result{Branch: branch}
+	if err := p.refusedBefore(ctx, w); err != nil {
+		return Result{}, err
+	}
 	open, found, err := p.stateOf(ctx, "refs/heads/"+branch)
 	if err != nil {
 		return Result{}, err

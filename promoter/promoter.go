@@ -1,5 +1,6 @@
 // Package promoter writes to the environment repo: promotions and their
-// requests, rollbacks, Holds, Freezes, and the reverts that agents ask for.
+// requests, images that Runs built, rollbacks, Holds, Freezes, and the reverts that
+// agents ask for. It tells people of requests and reverts where they look: at pull requests.
 //
 // Everything is computed from the tip and pushed by compare-and-swap; after a
 // lost race it is computed again from the new tip, with its rules checked again.

@@ -11,21 +11,43 @@ import (
 	"github.com/slipway-cd/slipway/promoter/environment"
 )
 
+// refusedBefore fails with *ClosedError where a person closed the newest request for
+// just these images, also if its branch is gone since. Who asks again by hand is not stopped.
+func (p *Promoter) refusedBefore(ctx context.Context, w wish) error {
+	if p.requests == nil || w.again {
+		return nil
+	}
+	branch := RequestBranch(w.env.Name, w.app)
+	before, err := p.requests.Of(ctx, branch)
+	if err != nil {
+		return fmt.Errorf("branch %s: its pull requests cannot be looked up (promote again): %w", branch, err)
+	}
+	if len(before) == 0 || !before[0].Closed || before[0].Head == "" {
+		return nil
+	}
+	closed, err := p.stateAt(ctx, before[0].Head)
+	if err != nil {
+		return nil //nolint:nilerr // nobody has that commit any more, so nobody knows what it asked for
+	}
+	images, err := closed.images(w.env.AppPath(w.app))
+	if err != nil {
+		return nil //nolint:nilerr // it asked for nothing that could be read
+	}
+	for _, i := range w.images {
+		if find(images, i.Name).Digest != i.Digest {
+			return nil
+		}
+	}
+	return &ClosedError{Branch: branch, URL: before[0].URL}
+}
+
 // openOnHost makes or updates the pull request of a branch that asks for a
-// promotion, and returns its URL; empty where the host has none. It may
-// fail with *ClosedError where a person closed the request for just this commit.
+// promotion, and returns its URL; empty where the host has none.
 func (p *Promoter) openOnHost(ctx context.Context, at state, w wish, head gitsource.ObjectID) (string, error) {
 	if p.requests == nil {
 		return "", nil
 	}
 	branch := RequestBranch(w.env.Name, w.app)
-	before, err := p.requests.Of(ctx, branch)
-	if err != nil {
-		return "", fmt.Errorf("branch %s: pushed, but its pull request cannot be looked up (promote again): %w", branch, err)
-	}
-	if len(before) > 0 && before[0].Closed && before[0].Head == head && !w.again {
-		return "", &ClosedError{Branch: branch, URL: before[0].URL}
-	}
 	text, err := p.describe(ctx, at, w.env, w.app, head)
 	if err != nil {
 		return "", fmt.Errorf("branch %s: pushed, but not described (promote again): %w", branch, err)

@@ -199,23 +199,28 @@ func TestClosedIsAnAnswer(t *testing.T) {
 	first := w.one(from(1, "b", source[0]), promoter.Requested, "")
 	h.requests[0].Closed, h.requests[0].Head = true, first.Commit
 	w.one(from(1, "b", source[0]), promoter.Held, "a person closed https://git.example/env/pulls/1")
+	git(t, w.host, "update-ref", "-d", "refs/heads/"+requestBranch) // many close and delete in one go
+	w.one(from(1, "b", source[0]), promoter.Held, "a person closed https://git.example/env/pulls/1")
 	w.must(w.Promote(ctx, toProduction("b")))
 	if len(h.requests) != 2 {
 		t.Errorf("%d requests", len(h.requests))
 	}
-	h.requests[1].Closed, h.requests[1].Head = true, first.Commit
+	h.requests[1].Closed, h.requests[1].Head = true, w.tip(requestBranch)
 	if next := w.at(4).one(from(3, "c", source[1]), promoter.Requested, ""); next.URL != "https://git.example/env/pulls/3" {
 		t.Errorf("%+v", next)
 	}
 }
 
-// TestHostDown: the branch is pushed, the request follows when the host answers again.
+// TestHostDown: a person's branch is pushed, and its request follows when the host answers again.
 func TestHostDown(t *testing.T) {
 	w, h, source := newHubWorld(t)
 	h.down = true
 	down := w.at(2).writeBack(from(1, "b", source[0]))[0]
-	if down.Outcome != promoter.Unwritten || !down.Again() || !strings.Contains(down.Err.Error(), "pushed, but its pull request cannot be looked up (promote again)") {
+	if down.Outcome != promoter.Unwritten || !down.Again() || w.tip(requestBranch) != "" {
 		t.Fatalf("%+v", down)
+	}
+	if _, err := w.Promote(ctx, toProduction("b")); !errors.Is(err, gitsource.ErrUnreachable) || !strings.Contains(err.Error(), "pushed, but its pull request is not open (promote again)") {
+		t.Fatal(err)
 	}
 	h.down = false
 	head := w.tip(requestBranch)
