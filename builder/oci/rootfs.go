@@ -134,6 +134,9 @@ func (r *Registry) unpack(ctx context.Context, image v1.Image, digest string) (s
 	if err := os.WriteFile(used, []byte(strconv.FormatInt(written, 10)), 0o600); err != nil {
 		return "", err
 	}
+	if err := os.Chtimes(used, begun, begun); err != nil {
+		return "", err
+	}
 	if err := os.Rename(content, dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
