@@ -105,7 +105,7 @@ func TestBuiltBefore(t *testing.T) {
 }
 
 // FuzzWriteBack: however the same builds are cut into batches, shuffled, doubled and
-// interrupted by lost races, the image that stands in the end is the same, a person's
+// interrupted by lost races, by commit and by request, the image that stands in the end is the same, a person's
 // revert stays, and delivering all of it again writes nothing.
 func FuzzWriteBack(f *testing.F) {
 	for seed := range uint64(30) {
@@ -129,8 +129,8 @@ func play(t *testing.T, random *rand.Rand, builds, revertAfter int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const delivery = "apiVersion: slipway.dev/v1alpha1\nkind: Delivery\nenvironments:\n- {name: dev, path: \"{app}\", promote: {by: commit}}\n"
-	files := map[string]string{"slipway.yaml": delivery, "shop/kustomization.yaml": "resources: []\n", "cart/kustomization.yaml": "images:\n- name: r.example/shop\n  digest: " + digestOf(99) + "\n"}
+	const delivery = "apiVersion: slipway.dev/v1alpha1\nkind: Delivery\nenvironments:\n- {name: dev, path: \"{app}\", promote: {by: commit}}\n- {name: live, path: \"live/{app}\"}\n"
+	files := map[string]string{"slipway.yaml": delivery, "live/shop/kustomization.yaml": "resources: []\n", "shop/kustomization.yaml": "resources: []\n", "cart/kustomization.yaml": "images:\n- name: r.example/shop\n  digest: " + digestOf(99) + "\n"}
 	repo.byHand(t, files, minute(0))
 	var deliveries []Update
 	for n := 1; n <= builds; n++ {
@@ -139,6 +139,9 @@ func play(t *testing.T, random *rand.Rand, builds, revertAfter int) string {
 			u.App = app
 			deliveries = append(deliveries, u)
 		}
+		live := run(n)
+		live.Environment = "live"
+		deliveries = append(deliveries, live)
 	}
 	newest := run(builds)
 	newest.App = "shop"
@@ -155,22 +158,35 @@ func play(t *testing.T, random *rand.Rand, builds, revertAfter int) string {
 		twice = twice[size:]
 	}
 	repo.lose = 0
-	tip := repo.refs["refs/heads/main"]
+	const request = "refs/heads/promote/live/shop"
+	tip, head := repo.refs["refs/heads/main"], repo.refs[request]
 	for _, w := range deliver(t, p, deliveries...) {
 		if w.Outcome == Committed {
 			t.Fatalf("written again: %+v", w)
 		}
 	}
-	if repo.refs["refs/heads/main"] != tip {
+	if repo.refs["refs/heads/main"] != tip || repo.refs[request] != head {
 		t.Fatal("a commit that changes nothing")
 	}
-	at, _ := p.stateAt(context.Background(), tip)
+	if _, err := p.Merge(context.Background(), "live", "shop", gitsource.Person{Name: "Ann", Email: "ann@example.org"}, ""); err != nil {
+		t.Fatal(err)
+	}
+	tip = repo.refs["refs/heads/main"]
+	deliver(t, p, deliveries...)
+	if repo.refs["refs/heads/main"] != tip || repo.refs[request] != "" {
+		t.Fatal("asked again for what is merged")
+	}
+	at, err := p.stateAt(context.Background(), tip)
+	if err != nil {
+		t.Fatal(err)
+	}
 	shop, _, _ := at.file("shop/kustomization.yaml")
 	cart, _, _ := at.file("cart/kustomization.yaml")
-	if want := digestOf(builds); !strings.Contains(string(cart), want) || strings.Contains(string(shop), want) != (revertAfter%3 != 0) {
-		t.Fatalf("shop:\n%s\ncart:\n%s", shop, cart)
+	live, _, _ := at.file("live/shop/kustomization.yaml")
+	if want := digestOf(builds); !strings.Contains(string(live), want) || !strings.Contains(string(cart), want) || strings.Contains(string(shop), want) != (revertAfter%3 != 0) {
+		t.Fatalf("shop:\n%s\ncart:\n%s\nlive:\n%s", shop, cart, live)
 	}
-	return string(shop) + string(cart)
+	return string(shop) + string(cart) + string(live)
 }
 
 func deliver(t *testing.T, p *Promoter, updates ...Update) []Written {

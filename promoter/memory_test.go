@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"testing/fstest"
@@ -140,10 +139,14 @@ func (t memoryTree) Entry(name string) (gitsource.Entry, error) {
 	if f, found := t.MapFS[name]; found {
 		return gitsource.Entry{Kind: gitsource.File, ID: named("blob %s", f.Data), Size: int64(len(f.Data))}, nil
 	}
-	for file := range t.MapFS {
-		if strings.HasPrefix(file, path.Clean(name)+"/") {
-			return gitsource.Entry{Kind: gitsource.Directory, ID: named("dir %s", name)}, nil
+	var below strings.Builder
+	for _, file := range slices.Sorted(maps.Keys(t.MapFS)) {
+		if name == "." || strings.HasPrefix(file, name+"/") {
+			fmt.Fprintf(&below, "%s\x00%s\x00", file, t.MapFS[file].Data)
 		}
+	}
+	if below.Len() > 0 {
+		return gitsource.Entry{Kind: gitsource.Directory, ID: named("dir %s", below.String())}, nil
 	}
 	return gitsource.Entry{}, nil
 }
