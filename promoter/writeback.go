@@ -62,12 +62,17 @@ type Written struct {
 	Err     error              // when Unwritten; others of the batch are not affected by it
 }
 
-// Again reports whether the same Update may have another outcome later, without anybody changing a file.
+// Again reports whether the same Update may have another outcome later without anybody
+// changing a file of the environment repo: it is frozen, or hosts failed.
 func (w Written) Again() bool {
-	temporary := errors.Is(w.Err, gitsource.ErrUnreachable) || errors.Is(w.Err, gitsource.ErrMoved) ||
-		errors.Is(w.Err, context.Canceled) || errors.Is(w.Err, context.DeadlineExceeded)
-	return w.Outcome == Frozen || w.Outcome == Unwritten && temporary
+	unfit := errors.As(w.Err, new(unfitError)) && !errors.Is(w.Err, gitsource.ErrUnreachable)
+	return w.Outcome == Frozen || w.Outcome == Unwritten && w.Err != nil && !unfit
 }
+
+// unfitError says that an Update does not fit what the files say.
+type unfitError struct{ error }
+
+func (e unfitError) Unwrap() error { return e.error }
 
 // WriteBack brings images that Runs built into their Environments: all that go by
 // commit in one commit, the others each on the branch of its request. Everything is
@@ -128,13 +133,9 @@ func (p *Promoter) decide(ctx context.Context, at state, delivery environment.De
 	byApp := map[[2]string]*group{}
 	for i, u := range updates {
 		r.written[i].Update = u
-		if err := checkUpdate(u); err != nil {
-			r.written[i].Err = err
-			continue
-		}
 		env, err := delivery.Find(u.Environment)
-		if err != nil {
-			r.written[i].Err = err
+		if err := errors.Join(checkUpdate(u), err); err != nil {
+			r.written[i].Err = unfitError{err}
 			continue
 		}
 		key := [2]string{u.Environment, u.App}
@@ -163,16 +164,16 @@ func (p *Promoter) settle(ctx context.Context, at state, open *state, g *group, 
 	folder := g.env.AppPath(g.app)
 	var err error
 	if g.entries, err = at.images(folder); err != nil {
-		return err
+		return unfitError{err}
 	}
 	e := evidence{}
 	if e.holds, err = at.holds(g.env.Name, g.app); err != nil {
-		return err
+		return unfitError{err}
 	}
 	if err := p.checkFreeze(at, g.env.Name); err != nil {
 		frozen := (*FrozenError)(nil)
 		if !errors.As(err, &frozen) {
-			return err
+			return unfitError{err}
 		}
 		e.freeze = &frozen.Freeze
 	}
@@ -201,8 +202,10 @@ func (p *Promoter) settle(ctx context.Context, at state, open *state, g *group, 
 		}
 	}
 	g.choose(ctx, candidates, written, asking)
-	g.edited, err = at.editing(g.env, g.app, g.images(written), false)
-	return err
+	if g.edited, err = at.editing(g.env, g.app, g.images(written), false); err != nil {
+		return unfitError{err}
+	}
+	return nil
 }
 
 // askPast judges by the history of a branch.
