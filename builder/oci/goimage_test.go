@@ -334,8 +334,10 @@ func TestHostileWorkspace(t *testing.T) {
 		}
 	}
 	for name, set := range map[string]func(*testing.T, string, *plainRunner){
-		".git is a link out of it":   func(t *testing.T, w string, _ *plainRunner) { link(t, outside, filepath.Join(w, ".git")) },
-		"go.mod is a link out of it": func(t *testing.T, w string, _ *plainRunner) { link(t, filepath.Join(outside, "secret"), filepath.Join(w, "go.mod")) },
+		".git is a link out of it": func(t *testing.T, w string, _ *plainRunner) { link(t, outside, filepath.Join(w, ".git")) },
+		"go.mod is a link out of it": func(t *testing.T, w string, _ *plainRunner) {
+			link(t, filepath.Join(outside, "secret"), filepath.Join(w, "go.mod"))
+		},
 		"the program becomes a link out of it": func(t *testing.T, w string, p *plainRunner) {
 			p.after = func([]string) { link(t, "/bin/sh", filepath.Join(w, output, "0", "shop")) }
 		},

@@ -33,7 +33,7 @@ import (
 	"github.com/slipway-cd/slipway/gitsource"
 )
 
-// warm is a folder of Go caches that the tests of one process share.
+// warm holds the Go caches that tests share: a module cache of this process, and the build cache of whoever runs the tests.
 var warm string
 
 func TestMain(m *testing.M) {
@@ -43,6 +43,11 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	warm = dir
+	if out, err := exec.Command("go", "env", "GOCACHE").Output(); err == nil {
+		if err := os.Symlink(strings.TrimSpace(string(out)), filepath.Join(dir, "build")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
 	code := m.Run()
 	_ = removeAll(dir)
 	os.Exit(code)
