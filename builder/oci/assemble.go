@@ -65,7 +65,8 @@ func (r *Registry) assemble(o order, p program, upon v1.Image, scratch string) (
 		if err != nil {
 			return nil, fmt.Errorf("base: %w", err)
 		}
-		config = below.DeepCopy()
+		below = below.DeepCopy()
+		config.Config, config.History = below.Config, below.History // the rest says where and by whom the base was built
 		if layers, err = upon.Layers(); err != nil {
 			return nil, fmt.Errorf("base: %w", err)
 		}
@@ -99,7 +100,6 @@ func configure(o order, p program, config *v1.ConfigFile) *v1.ConfigFile {
 	created := v1.Time{Time: o.Time.UTC()}
 	config.OS, config.Architecture, config.Variant = p.platform.OS, p.platform.Architecture, p.platform.Variant
 	config.Created = created
-	config.Author, config.Container, config.DockerVersion = "", "", "" //nolint:staticcheck // bases have it
 	config.History = append(config.History, v1.History{Created: created, CreatedBy: "slipway go-image: /app/" + p.name})
 
 	c := &config.Config

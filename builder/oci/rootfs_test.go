@@ -82,8 +82,13 @@ func TestRootFS(t *testing.T) {
 		}, "lib -> ../../usr/lib\nrun/ drwxr-xr-x\nrun/pid -rw-r--r-- 1\nusr/ drwxr-xr-x\nusr/lib/ drwxr-xr-x\nusr/lib/x -rw-r--r-- 2\nvar/ drwxr-xr-x\nvar/run -> /run"},
 		{"hard links", [][]file{{{name: "a", content: "1"}, {name: "b", kind: tar.TypeLink, link: "/a"}}}, "a -rw-r--r-- 1\nb -rw-r--r-- 1"},
 		{"rights that are given up", [][]file{{
-			{name: "su", content: "x", mode: 0o6755}, {name: "tmp/", kind: tar.TypeDir, mode: 0o1777}, {name: "locked/", kind: tar.TypeDir, mode: 0o2000}, {name: "secret", mode: 0o200},
-			{name: "null", kind: tar.TypeChar}, {name: "sda", kind: tar.TypeBlock}, {name: "pipe", kind: tar.TypeFifo},
+			{name: "su", content: "x", mode: 0o6755},
+			{name: "tmp/", kind: tar.TypeDir, mode: 0o1777},
+			{name: "locked/", kind: tar.TypeDir, mode: 0o2000},
+			{name: "secret", mode: 0o200},
+			{name: "null", kind: tar.TypeChar},
+			{name: "sda", kind: tar.TypeBlock},
+			{name: "pipe", kind: tar.TypeFifo},
 		}}, "locked/ drwx------\nsecret -rw------- \nsu -rwxr-xr-x x\ntmp/ dtrwxrwxrwx"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
