@@ -1,5 +1,5 @@
-// Command slipway-server carries out the reverts that agents ask for, and tells
-// agents of new commits. Everything that must not be lost is in Git.
+// Command slipway-server builds and promotes what is pushed, carries out the reverts
+// that agents ask for, and tells agents of new commits. What it promotes and reverts is in Git.
 package main
 
 import (
@@ -33,6 +33,7 @@ func main() {
 }
 
 type flags struct {
+	config                         string
 	repos                          []string
 	branch, username, passwordFile string
 	listen, data, metrics          string
@@ -45,15 +46,25 @@ type flags struct {
 func command() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
-		Use:   "slipway-server --repo URL",
-		Short: "Carry out reverts for agents, and tell them of new commits",
-		Long: `Carry out reverts for agents, and tell them of new commits.
+		Use:   "slipway-server --config FILE | --repo URL",
+		Short: "Build and promote what is pushed, carry out reverts, and tell agents of new commits",
+		Long: `Build and promote what is pushed, carry out reverts for agents, and tell them of new commits.
+
+With --config the file names environment repositories, sources that are built
+by their .pipeline.yml, registries, the signing key and workers. With --repo
+alone nothing is built.
 
 Agents need no login. A revert request is carried out if it is signed by the
 key that stands in the environment repository for the agent's cluster
 (.slipway/agents/CLUSTER.pub), and gives the same tree when it is computed here.
-The process may be killed at any moment; what it knows is in Git.`,
-		Example: `  slipway-server --repo https://git.example.com/environments.git \
+The process may be killed at any moment and goes on where it was. What it must
+not lose is in Git, and runs that are under way in --data.`,
+		Example: `  slipway-server key --out cosign.key
+  slipway-server --config slipway-server.yaml --tls-cert tls.crt --tls-key tls.key
+  slipway-server worker --config worker.yaml   # on another machine
+
+  # reverts alone
+  slipway-server --repo https://git.example.com/environments.git \
     --git-username slipway --git-password-file /run/secrets/git \
     --tls-cert tls.crt --tls-key tls.key
 
@@ -70,7 +81,8 @@ The process may be killed at any moment; what it knows is in Git.`,
 		data = filepath.Join(dir, "slipway", "server")
 	}
 	set := cmd.Flags()
-	set.StringArrayVar(&f.repos, "repo", nil, "URL of an environment repository, spelled as in the GitSources; repeat for more (required)")
+	set.StringVar(&f.config, "config", "", "file with repositories, registries, signing key and workers")
+	set.StringArrayVar(&f.repos, "repo", nil, "URL of an environment repository, spelled as in the GitSources; repeat for more")
 	set.StringVar(&f.branch, "branch", "main", "branch that the agents follow")
 	set.StringVar(&f.username, "git-username", "", "user name at the Git host")
 	set.StringVar(&f.passwordFile, "git-password-file", "", "file with the password or token for the Git host")
@@ -80,12 +92,14 @@ The process may be killed at any moment; what it knows is in Git.`,
 	set.StringVar(&f.selfSigned, "tls-self-signed", "", "folder for an authority of this server's own, instead of --tls-cert; agents trust its ca.crt")
 	set.StringArrayVar(&f.tlsHosts, "tls-host", nil, "name or address in the self-signed certificate, besides localhost; repeat for more")
 	set.BoolVar(&f.insecureHTTP, "insecure-http", false, "no TLS; only on a loopback address")
-	set.StringVar(&f.data, "data", data, "folder for Git objects; may be lost at any time")
+	set.StringVar(&f.data, "data", data, "folder for Git objects, which may be lost, and the queue, with which runs under way would be")
 	set.StringVar(&f.metrics, "metrics-address", ":8080", "address of /metrics, /healthz and /readyz, 0 for none")
 	set.DurationVar(&f.poll, "poll", 5*time.Second, "time between two looks for new commits, 0 for never")
-	_ = cmd.MarkFlagRequired("repo")
+	cmd.MarkFlagsOneRequired("config", "repo")
+	cmd.MarkFlagsMutuallyExclusive("config", "repo")
 	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	cmd.MarkFlagsMutuallyExclusive("tls-cert", "tls-self-signed", "insecure-http")
+	cmd.AddCommand(workerCommand(data), keyCommand())
 	return cmd
 }
 
@@ -104,6 +118,11 @@ func run(ctx context.Context, f flags) error {
 		}
 		password = policy.NewSecret(strings.TrimSpace(string(content)))
 	}
+	if f.config != "" {
+		if err := f.configure(&options); err != nil {
+			return err
+		}
+	}
 	for _, url := range f.repos {
 		options.Repositories = append(options.Repositories, server.Repository{URL: url, Username: f.username, Password: password})
 	}
@@ -112,6 +131,23 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	return api.Run(ctx)
+}
+
+// configure takes what --config says.
+func (f flags) configure(options *server.Options) error {
+	config, err := server.ReadConfig(f.config)
+	if err != nil {
+		return err
+	}
+	options.Build = &server.Build{Config: config}
+	for _, e := range config.Environments {
+		repository, err := e.Repository()
+		if err != nil {
+			return err
+		}
+		options.Repositories = append(options.Repositories, repository)
+	}
+	return nil
 }
 
 // certificate returns nil for plain HTTP.

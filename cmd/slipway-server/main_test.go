@@ -10,7 +10,7 @@ import (
 func TestRefusesFlags(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	for name, c := range map[string]struct{ line, want string }{
-		"no repository":    {"--insecure-http", `required flag(s) "repo" not set`},
+		"no repository":    {"--insecure-http", `at least one of the flags in the group [config repo] is required`},
 		"no certificate":   {"--repo http://git.example/x.git", "no certificate: give --tls-cert"},
 		"plain for all":    {"--repo http://git.example/x.git --insecure-http --listen :0", "only a loopback address"},
 		"no key":           {"--repo http://git.example/x.git --tls-cert c.pem", "tls-key"},

@@ -61,18 +61,34 @@ func (w *World) StartServer(ctx context.Context, o ServerOptions) (*Server, erro
 		return nil, err
 	}
 	server := &Server{Process: process, Trust: filepath.Join(certificates, "ca.crt")}
-	return server, Eventually(ctx, 30*time.Second, func() error {
-		content, err := os.ReadFile(process.Log)
+	server.URL, err = process.address(ctx)
+	return server, err
+}
+
+// address waits until the process says where it serves.
+func (p *Process) address(ctx context.Context) (url string, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-p.Done():
+			cancel(errors.New("it has ended"))
+		case <-ctx.Done():
+		}
+	}()
+	err = Eventually(ctx, 2*time.Minute, func() error {
+		content, err := os.ReadFile(p.Log)
 		if err != nil {
 			return err
 		}
 		for text := range strings.Lines(string(content)) {
 			var line struct{ Msg, Address string }
 			if json.Unmarshal([]byte(text), &line) == nil && line.Msg == "serving" {
-				server.URL = "https://" + line.Address
+				url = "https://" + line.Address
 				return nil
 			}
 		}
-		return errors.Join(errors.New("the server does not listen yet"), fmt.Errorf("it said: %s", content))
+		return fmt.Errorf("%s does not listen yet; it said: %s", p.Name, content)
 	})
+	return url, err
 }

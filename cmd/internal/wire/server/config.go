@@ -97,7 +97,12 @@ type Queue struct {
 type Worker struct {
 	Name  string `yaml:"name"`  // default: the host's name
 	Jobs  int    `yaml:"jobs"`  // at once; 0 for none in this process
-	Cache string `yaml:"cache"` // folder, default below --data
+	Cache string `yaml:"cache"` // folder for builds and unpacked images, default below --data
+	// State is the folder of what runs, on a path that other users may pass; default below the temporary folder.
+	State string `yaml:"state"`
+	// Runc is the program that isolates steps; default the one on the PATH, else it is built into Tools.
+	Runc  string `yaml:"runc"`
+	Tools string `yaml:"tools"` // folder for programs that have to be built, default below Cache
 	// AllowUnisolated lets steps run as plain processes where the machine offers no isolation. They can then
 	// read what this process can read, the signing key included.
 	AllowUnisolated bool `yaml:"allowUnisolated"`
@@ -140,7 +145,7 @@ func parseConfig(content []byte) (Config, error) {
 
 // files are the paths that the file names.
 func (c *Config) files() []*string {
-	files := []*string{&c.TokensFile, &c.Signing.KeyFile, &c.Signing.PasswordFile, &c.Queue.CredentialsFile, &c.Worker.Cache}
+	files := []*string{&c.TokensFile, &c.Signing.KeyFile, &c.Signing.PasswordFile, &c.Queue.CredentialsFile, &c.Worker.Cache, &c.Worker.State, &c.Worker.Tools}
 	for i := range c.Environments {
 		e := &c.Environments[i]
 		files = append(files, &e.Login.PasswordFile)

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/cmd/internal/wire"
 	"github.com/slipway-cd/slipway/console"
 	"github.com/slipway-cd/slipway/gitsource"
@@ -35,6 +36,7 @@ import (
 // Repository is an environment repository that a server writes reverts to.
 type Repository struct {
 	URL      string // spelled as in the GitSources of the agents
+	Branch   string // that is written to; default that of the Options
 	Username string
 	Password policy.Secret // empty for none
 }
@@ -56,6 +58,8 @@ type Options struct {
 	Metrics string        // address of /metrics, /healthz and /readyz without TLS; "0" for none
 	Poll    time.Duration // between two looks at the refs; 0 if Hub hears of every push
 	Hub     *console.Hub  // default: one of its own
+	// Build is the half that makes images; nil for none.
+	Build *Build
 	// Registry of the collectors; default one of its own.
 	Registry Registry
 	Log      logr.Logger
@@ -70,6 +74,7 @@ type Server struct {
 	listens []net.Listener
 	serve   []func() error
 	pollers []console.Poller
+	build   *building // nil for none
 	log     logr.Logger
 }
 
@@ -88,27 +93,65 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	}
 	s := &Server{log: o.Log}
+	known, err := o.repositories()
+	if err != nil {
+		return nil, err
+	}
+	clones := newStores(o.Data, known)
 	var repositories []console.Repository
+	writers := map[string]*promoter.Promoter{}
 	for _, r := range o.Repositories {
-		store, err := r.open(ctx, o.Data)
+		store, err := clones.store(ctx, r.URL)
 		if err != nil {
 			return nil, err
 		}
-		writer, err := promoter.New(promoter.Options{Repo: stoppable{store}, Branch: o.Branch, URL: r.URL})
+		writer, err := promoter.New(promoter.Options{Repo: stoppable{store}, Branch: cmp.Or(r.Branch, o.Branch), URL: r.URL, Sources: clones})
 		if err != nil {
 			return nil, err
 		}
-		repositories = append(repositories, console.Repository{URL: r.URL, Branch: o.Branch, Reverts: byPromoter{writer}})
+		writers[r.URL] = writer
+		repositories = append(repositories, console.Repository{URL: r.URL, Branch: cmp.Or(r.Branch, o.Branch), Reverts: byPromoter{writer}})
 		if o.Poll > 0 {
 			s.pollers = append(s.pollers, console.Poller{URL: r.URL, Refs: store, Hub: o.Hub, Every: o.Poll, Log: o.Log})
 		}
 	}
-	var err error
+	if o.Build != nil {
+		if s.build, err = newBuilding(ctx, o, writers, clones); err != nil {
+			return nil, err
+		}
+	}
 	s.console, err = console.New(console.Options{Repositories: repositories, Nudges: o.Hub, Metrics: o.Registry, Log: o.Log})
+	if err == nil {
+		err = s.listen(ctx, o)
+	}
 	if err != nil {
+		s.Close()
 		return nil, err
 	}
-	return s, s.listen(ctx, o)
+	return s, nil
+}
+
+// repositories returns how the repositories that this server knows are reached.
+func (o Options) repositories() (func(url string) (Repository, bool), error) {
+	all := o.Repositories
+	if o.Build == nil {
+		return configured(all), nil
+	}
+	for _, source := range o.Build.Config.Sources {
+		r, err := source.repository()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	known := configured(all)
+	return func(url string) (Repository, bool) {
+		if r, found := known(url); found || o.Build.Local == nil {
+			return r, found
+		}
+		_, local := o.Build.Local(url)
+		return Repository{URL: url}, local
+	}, nil
 }
 
 // open opens the store of r, in a folder that its URL names.
@@ -174,11 +217,22 @@ func (l logLines) Write(line []byte) (int, error) {
 // Address is where the API listens.
 func (s *Server) Address() string { return s.address.String() }
 
-// Close gives the addresses free, for a Server that does not run.
+// Close gives everything free, for a Server that does not run.
 func (s *Server) Close() {
+	if s.build != nil {
+		s.build.close()
+	}
 	for _, l := range s.listens {
 		_ = l.Close() // it may have ended with Run
 	}
+}
+
+// Pushed tells the build half that a branch of a source has moved. What is told again changes nothing.
+func (s *Server) Pushed(ctx context.Context, repo builder.Repo, ref string, commit gitsource.ObjectID, actor string) error {
+	if s.build == nil {
+		return nil
+	}
+	return s.build.pushed(ctx, repo, ref, commit, actor)
 }
 
 // graceful is how long requests may take to end after a signal. One that is cut
@@ -199,6 +253,15 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		})
 	}
+	if s.build != nil {
+		for _, serve := range s.build.runs() {
+			running.Go(func() {
+				if err := serve(ctx); err != nil && ctx.Err() == nil {
+					cancel(fmt.Errorf("server: %w", err))
+				}
+			})
+		}
+	}
 	s.log.Info("serving", "address", s.Address(), "tls", s.api.TLSConfig != nil)
 	<-ctx.Done()
 	s.console.Drain()
@@ -214,6 +277,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	cancel(nil)
 	running.Wait()
+	if s.build != nil {
+		s.build.close()
+	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
