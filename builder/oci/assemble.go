@@ -118,6 +118,7 @@ func configure(o order, p program, config *v1.ConfigFile) *v1.ConfigFile {
 		labels = map[string]string{}
 	}
 	maps.DeleteFunc(labels, func(key, _ string) bool { return strings.HasPrefix(key, "org.opencontainers.image.") }) // those of the base speak of it
+	maps.Copy(labels, o.labels)
 	labels["org.opencontainers.image.source"] = o.Revision.URL
 	labels["org.opencontainers.image.revision"] = string(o.Revision.ID)
 	labels["org.opencontainers.image.created"] = o.Time.UTC().Format("2006-01-02T15:04:05Z")

@@ -6,6 +6,6 @@
 // anything of the repository (downloading modules), then without network. What is read back from the workspace, which
 // steps of the repository have written to, is read through os.Root and taken for hostile.
 //
-// It refuses what it could not keep that promise for: cgo, go.work (modules of a workspace that are not downloadable),
-// base images with layers that may not be copied, and platforms other than linux.
+// It refuses what it could not keep that promise for: cgo, base images with layers that may not be copied, and platforms
+// other than linux. A go.work is left out of account.
 package oci

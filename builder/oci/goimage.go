@@ -31,6 +31,7 @@ type GoImage struct {
 	Tags       []string // that are set once all else is pushed
 	Platforms  []string // OS/ARCH[/VARIANT], several give an index; default linux on the worker's architecture
 	LDFlags    string   // behind those that make the program reproducible
+	Labels     []string // NAME=VALUE, of the image's config; org.opencontainers.image.* are set here
 	Revision   gitsource.Revision
 	Time       time.Time // of the commit; no other time gets into the image
 }
@@ -107,6 +108,7 @@ type order struct {
 	repository name.Repository
 	platforms  []v1.Platform
 	tags       []name.Tag
+	labels     map[string]string
 }
 
 // what a GoImage may ask for; the words are those of the Go toolchain.
@@ -139,6 +141,14 @@ func (r *Registry) order(image GoImage) (order, error) {
 	}
 	if strings.ContainsAny(image.LDFlags, "\x00\n") {
 		return refuse("ldflags hold a line break")
+	}
+	o.labels = map[string]string{}
+	for _, label := range image.Labels {
+		key, value, found := strings.Cut(label, "=")
+		if !found || key == "" || strings.HasPrefix(key, "org.opencontainers.image.") {
+			return refuse("label %q (want NAME=VALUE, and none of org.opencontainers.image.*)", label)
+		}
+		o.labels[key] = value
 	}
 	for _, text := range image.Platforms {
 		p, err := platform(text)

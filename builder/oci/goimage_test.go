@@ -292,19 +292,21 @@ func TestRefused(t *testing.T) {
 	h := startRegistry(t)
 	r := newRegistry(t, Options{})
 	for want, change := range map[string]func(*GoImage){
-		`package "../x" is not`:              func(i *GoImage) { i.Package = "../x" },
-		`package "/etc" is not`:              func(i *GoImage) { i.Package = "/etc" },
-		`package "./..." is not`:             func(i *GoImage) { i.Package = "./..." },
-		`package "cmd/none" is not a folder`: func(i *GoImage) { i.Package = "./cmd/none" },
-		`platform "windows/amd64" (want`:     func(i *GoImage) { i.Platforms = []string{"windows/amd64"} },
-		`unknown architecture "z80"`:         func(i *GoImage) { i.Platforms = []string{"linux/z80"} },
-		`unknown variant "v9"`:               func(i *GoImage) { i.Platforms = []string{"linux/amd64/v9"} },
-		`is there twice`:                     func(i *GoImage) { i.Platforms = []string{"linux/amd64", "linux/amd64"} },
-		`want HOST/PATH`:                     func(i *GoImage) { i.Repository = "shop" },
-		`tag "a b" is not one`:               func(i *GoImage) { i.Tags = []string{"a b"} },
-		`time of the commit`:                 func(i *GoImage) { i.Time = time.Time{} },
-		`is the package a main package?`:     func(i *GoImage) { i.Package = "./lib" },
-		`base: `:                             func(i *GoImage) { i.Base = "::" },
+		`package "../x" is not`:                       func(i *GoImage) { i.Package = "../x" },
+		`package "/etc" is not`:                       func(i *GoImage) { i.Package = "/etc" },
+		`package "./..." is not`:                      func(i *GoImage) { i.Package = "./..." },
+		`package "cmd/none" is not a folder`:          func(i *GoImage) { i.Package = "./cmd/none" },
+		`platform "windows/amd64" (want`:              func(i *GoImage) { i.Platforms = []string{"windows/amd64"} },
+		`unknown architecture "z80"`:                  func(i *GoImage) { i.Platforms = []string{"linux/z80"} },
+		`unknown variant "v9"`:                        func(i *GoImage) { i.Platforms = []string{"linux/amd64/v9"} },
+		`is there twice`:                              func(i *GoImage) { i.Platforms = []string{"linux/amd64", "linux/amd64"} },
+		`want HOST/PATH`:                              func(i *GoImage) { i.Repository = "shop" },
+		`tag "a b" is not one`:                        func(i *GoImage) { i.Tags = []string{"a b"} },
+		`label "org.opencontainers.image.revision=x"`: func(i *GoImage) { i.Labels = []string{"org.opencontainers.image.revision=x"} },
+		`label "bare"`:                                func(i *GoImage) { i.Labels = []string{"bare"} },
+		`time of the commit`:                          func(i *GoImage) { i.Time = time.Time{} },
+		`is the package a main package?`:              func(i *GoImage) { i.Package = "./lib" },
+		`base: `:                                      func(i *GoImage) { i.Base = "::" },
 	} {
 		t.Run(want, func(t *testing.T) {
 			image := shop(h)

@@ -64,9 +64,10 @@ func (i images) Caches() []run.Mount { return nil }
 func (i images) BuildGo(ctx context.Context, image run.GoImage, workspace string, runner run.Runner) (run.Built, error) {
 	built, err := i.Registry.BuildGo(ctx, oci.GoImage{
 		Package: image.Package, Repository: image.Repository, Base: image.Base, Tags: image.Tags, Platforms: image.Platforms,
-		LDFlags: image.LDFlags, Revision: image.Revision, Time: image.Time,
+		LDFlags: image.LDFlags, Labels: image.Labels, Revision: image.Revision, Time: image.Time,
 	}, workspace, runner)
-	if errors.Is(err, oci.ErrRefused) {
+	var failed *oci.Error
+	if errors.Is(err, oci.ErrRefused) || errors.As(err, &failed) && !failed.Temporary() {
 		return run.Built{}, fmt.Errorf("%w: %w", run.ErrRefused, err)
 	}
 	result := run.Built{Image: built.Image, GoVersion: built.GoVersion, Base: built.Base}
