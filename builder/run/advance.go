@@ -35,9 +35,10 @@ func (l *Loop) advance(ctx context.Context, id string) error {
 		l.tell(ctx, rec)
 	}
 	if rec.Run.State.Ended() {
+		l.publish(ctx) // what it had of the window is free
 		return nil
 	}
-	if err := l.requeue(ctx, rec, d); err != nil {
+	if err := l.requeue(ctx, rec, f, d); err != nil {
 		return err
 	}
 	return l.begin(ctx, rec, f, d)
@@ -49,26 +50,29 @@ func (l *Loop) facts(ctx context.Context, rec record) (facts, error) {
 	if err != nil {
 		return facts{}, err
 	}
-	f := facts{record: rec, pipeline: p, claims: map[string]claim{}, orphan: map[string]bool{}, now: l.o.Now(), lost: l.o.Lost}
+	f := facts{record: rec, pipeline: p, claims: map[string]claim{}, revisions: map[string]uint64{}, orphan: map[string]bool{}, now: l.o.Now(), lost: l.o.Lost}
 	for _, s := range p.Stages {
 		if rec.Done[s.Name].State.Ended() || s.Promotes() {
 			continue
 		}
-		c, _, err := l.claim(ctx, rec.Run.ID, s.Name)
+		c, revision, err := l.claim(ctx, rec.Run.ID, s.Name)
 		if err != nil {
 			return facts{}, err
 		}
-		f.claims[s.Name] = c
-		if c.Job.State != builder.Running {
-			continue
+		if c.Job.State == builder.Running {
+			held, err := l.o.Queue.Owners.Held(ctx, leaseKey(rec.Run.ID, s.Name, c.Job.Attempt))
+			if err != nil {
+				l.o.Log.Error(err, "it is not known whether a job has an owner", "run", rec.Run.ID, "job", s.Name)
+			} else if !held {
+				// An owner has the lease before it claims and until it has reported: only if the claim still stands has it none.
+				before := revision
+				if c, revision, err = l.claim(ctx, rec.Run.ID, s.Name); err != nil {
+					return facts{}, err
+				}
+				f.orphan[s.Name] = revision == before
+			}
 		}
-		// After the claim was read: its owner had the lease before it claimed.
-		held, err := l.o.Queue.Owners.Held(ctx, leaseKey(rec.Run.ID, s.Name, c.Job.Attempt))
-		if err != nil {
-			l.o.Log.Error(err, "it is not known whether a job has an owner", "run", rec.Run.ID, "job", s.Name)
-			continue
-		}
-		f.orphan[s.Name] = !held
+		f.claims[s.Name], f.revisions[s.Name] = c, revision
 	}
 	return f, nil
 }
@@ -150,30 +154,20 @@ func (l *Loop) conclude(ctx context.Context, rec record, revision uint64, f fact
 	return rec, nil
 }
 
-// requeue makes claims free again. The owner that comes back after all finds its attempt replaced.
-func (l *Loop) requeue(ctx context.Context, rec record, d decision) error {
+// requeue makes claims free again, if they are still what the decision was made on: an owner that reported meanwhile, and
+// only then gave up its lease, is heard.
+func (l *Loop) requeue(ctx context.Context, rec record, f facts, d decision) error {
 	for job, c := range d.requeue {
-		old, revision, err := l.claim(ctx, rec.Run.ID, job)
-		if err != nil {
-			return err
-		}
-		if old.Job.Attempt != c.Job.Attempt || old.Job.State != builder.Running && old.Job.State != builder.Failed {
-			return fmt.Errorf("job %s/%s: %w", rec.Run.ID, job, builder.ErrConflict)
-		}
-		if old.Job.State == builder.Running { // it was decided on an orphan: look once more, behind the revision that is replaced
-			held, err := l.o.Queue.Owners.Held(ctx, leaseKey(rec.Run.ID, job, c.Job.Attempt))
-			if err != nil || held {
-				return errors.Join(err, fmt.Errorf("job %s/%s: %w", rec.Run.ID, job, builder.ErrConflict))
-			}
-			l.metrics.orphans.Inc()
-			l.o.Log.Info("a job lost its worker and is handed out again", "run", rec.Run.ID, "job", job, "attempt", c.Job.Attempt, "worker", old.Job.Worker)
-		}
 		text, err := encode(c)
 		if err != nil {
 			return err
 		}
-		if _, err := l.o.Queue.Jobs.Put(ctx, jobKey(rec.Run.ID, job), text, revision); err != nil {
+		if _, err := l.o.Queue.Jobs.Put(ctx, jobKey(rec.Run.ID, job), text, f.revisions[job]); err != nil {
 			return err
+		}
+		if f.orphan[job] {
+			l.metrics.orphans.Inc()
+			l.o.Log.Info("a job lost its worker and is handed out again", "run", rec.Run.ID, "job", job, "attempt", c.Job.Attempt, "worker", c.Job.Worker)
 		}
 		l.say(ctx, rec.Run.ID, job, c.Job.Attempt, 0, c.Job.Reason)
 		l.o.Failpoint(FailpointRequeue)
@@ -195,7 +189,11 @@ func (l *Loop) begin(ctx context.Context, rec record, f facts, d decision) error
 	if len(d.hint) > 0 {
 		l.o.Failpoint(FailpointHint)
 	}
-	l.hints.set(rec.Run.ID, rec.Run.Repo.Name, d.hint)
+	ready := map[string]int{}
+	for _, job := range d.hint {
+		ready[job] = f.claims[job].Job.Attempt
+	}
+	l.hints.set(rec.Run.ID, rec.Run.Repo.Name, ready)
 	l.publish(ctx)
 	if !d.wake.IsZero() {
 		l.turns.addAfter(rec.Run.ID, max(d.wake.Sub(l.o.Now()), 10*time.Millisecond))

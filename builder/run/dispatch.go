@@ -1,8 +1,8 @@
 package run
 
 import (
+	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -20,31 +20,30 @@ type dispatcher struct {
 }
 
 type hint struct {
-	repo string
-	at   time.Time // zero if it was not given yet
+	repo    string
+	attempt int       // that came before: a hint for one attempt is none for the next
+	at      time.Time // zero if it was not given yet
 }
 
 func newDispatcher(window int, again time.Duration) *dispatcher {
 	return &dispatcher{window: window, again: again, ready: map[string]*hint{}}
 }
 
-// set says which Jobs of a Run may be claimed now; all its others may not.
-func (d *dispatcher) set(run, repo string, jobs []string) {
+// set says which Jobs of a Run may be claimed now, with the number of their last attempts; all its others may not.
+func (d *dispatcher) set(run, repo string, jobs map[string]int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	keep := func(key string) bool {
-		r, j := splitKey(key)
-		return r != run || slices.Contains(jobs, j)
-	}
-	for key := range d.ready {
-		if strings.HasPrefix(key, run+"/") && !keep(key) {
-			delete(d.ready, key)
+	for key, h := range d.ready {
+		if r, job := splitKey(key); r == run {
+			if attempt, ok := jobs[job]; !ok || attempt != h.attempt {
+				delete(d.ready, key)
+			}
 		}
 	}
-	d.pending = slices.DeleteFunc(d.pending, func(key string) bool { return !keep(key) })
-	for _, j := range jobs {
-		if key := jobKey(run, j); d.ready[key] == nil {
-			d.ready[key] = &hint{repo: repo}
+	d.pending = slices.DeleteFunc(d.pending, func(key string) bool { return d.ready[key] == nil })
+	for _, job := range slices.Sorted(maps.Keys(jobs)) {
+		if key := jobKey(run, job); d.ready[key] == nil {
+			d.ready[key] = &hint{repo: repo, attempt: jobs[job]}
 			d.pending = append(d.pending, key)
 		}
 	}

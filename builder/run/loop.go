@@ -146,6 +146,8 @@ func (l *Loop) watchRuns(ctx context.Context) {
 		}
 		if l.note(r.Key, rec) {
 			l.turns.add(r.Key)
+		} else {
+			l.publish(ctx) // another Loop may have ended it: what it had of the window is free
 		}
 	})
 }

@@ -12,9 +12,10 @@ import (
 
 // facts are all that a decision about one Run rests on.
 type facts struct {
-	record   record
-	pipeline pipeline.Pipeline
-	claims   map[string]claim // by job
+	record    record
+	pipeline  pipeline.Pipeline
+	claims    map[string]claim  // by job
+	revisions map[string]uint64 // of the claims
 	// orphan says of a Running Job that the lease of its attempt is definitely not held. What is unknown is not in it.
 	orphan map[string]bool
 	now    time.Time
@@ -102,6 +103,11 @@ func (f facts) verdict(s pipeline.Stage) (builder.Job, bool) {
 		}
 		if f.now.Sub(c.Job.Started) > s.Timeout+overdue {
 			return end(builder.Failed, fmt.Sprintf("timed out after %s, and worker %s did not end it", s.Timeout, c.Job.Worker))
+		}
+	case builder.Attesting:
+		if len(goImages(s)) == 0 && len(c.Built) == 0 { // there is nothing to attest
+			job.State, job.Reason, job.Finished = builder.Succeeded, "", f.now
+			return job, true
 		}
 	case builder.Failed:
 		if c.Transient && c.Lost >= f.lost || !c.Transient && c.Failures > s.Retries {
@@ -193,7 +199,7 @@ func (f facts) finish(d *decision) {
 	}
 	switch {
 	case ended == builder.Pending:
-		if d.state == builder.Pending && len(f.record.Done) > 0 {
+		if d.state == builder.Pending && len(f.record.Done)+len(d.verdicts) > 0 {
 			d.state = builder.Running
 		}
 	case len(bad) > 0:

@@ -86,13 +86,13 @@ func TestReposTakeTurns(t *testing.T) {
 	t.Parallel()
 	d := newDispatcher(4, time.Minute)
 	for i := range 100 {
-		d.set(fmt.Sprintf("big-%03d", i), "big", []string{"a"})
+		d.set(fmt.Sprintf("big-%03d", i), "big", map[string]int{"a": 0})
 	}
 	if got := d.pick(noon); len(got) != 4 {
 		t.Fatalf("a window of 4 holds %q", got)
 	}
-	d.set("small-1", "small", []string{"a"})
-	d.set("tiny-1", "tiny", []string{"a"})
+	d.set("small-1", "small", map[string]int{"a": 0})
+	d.set("tiny-1", "tiny", map[string]int{"a": 0})
 	if got := d.pick(noon); len(got) != 0 {
 		t.Fatalf("over the window: %q", got)
 	}
@@ -105,9 +105,16 @@ func TestReposTakeTurns(t *testing.T) {
 	if got := d.pick(noon.Add(time.Minute)); len(got) != 4 {
 		t.Errorf("given again: %q", got)
 	}
-	d.failed("small-1/a")
+	d.set("small-1", "small", map[string]int{"a": 1}) // claimed, failed and free again, before anybody looked
 	if got, want := fmt.Sprint(d.pick(noon.Add(time.Minute))), "[small-1/a]"; got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+	d.failed("small-1/a") // its place in the window is the next repository's, then it has its turn again
+	for _, want := range []string{"[big-005/a]", "[small-1/a]"} {
+		if got := fmt.Sprint(d.pick(noon.Add(time.Minute))); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		d.set("big-005", "big", nil)
 	}
 }
 
@@ -160,7 +167,7 @@ func TestRunIDs(t *testing.T) {
 	if deliveredID(d) == id {
 		t.Error("two repositories share a run")
 	}
-	if freshID(noon) == freshID(noon) {
+	if one, two := freshID(noon), freshID(noon); one == two {
 		t.Error("two retries share a run")
 	}
 }
