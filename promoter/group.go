@@ -41,19 +41,12 @@ func (g *group) fail(written []Written, err error) {
 	}
 }
 
-// entryOf returns the name of the entry that an Update is about.
-func (g *group) entryOf(u Update) string {
-	if name := byNewName(g.entries, u.Image.Repository); name != "" {
-		return name
-	}
-	return u.Image.Repository
-}
-
 // images returns what the chosen Updates set, in the order of the entries' names.
 func (g *group) images(written []Written) []edit.Image {
 	var out []edit.Image
 	for _, name := range slices.Sorted(maps.Keys(g.chosen)) {
-		out = append(out, edit.Image{Name: name, Digest: written[g.chosen[name]].Update.Image.Digest})
+		image := written[g.chosen[name]].Update.Image
+		out = append(out, aimed(g.entries, edit.Image{Name: image.Repository, Digest: image.Digest}))
 	}
 	return out
 }

@@ -3,6 +3,8 @@ package promoter
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/revert"
@@ -75,28 +77,43 @@ func (s state) wanted(env environment.Environment, r Request) ([]edit.Image, err
 	}
 	var out []edit.Image
 	for _, i := range r.Images {
-		if match := byNewName(entries, i.Name); match != "" {
-			i.Name = match
-		}
-		out = append(out, i)
+		out = append(out, aimed(entries, i))
 	}
 	return out, nil
 }
 
-// byNewName returns the name of the only entry that is replaced by repository, if no entry is called that.
-func byNewName(entries []edit.Image, repository string) string {
-	match := ""
+// aimed makes an image, whose Name is a repository, a change of the entry that stands for it.
+func aimed(entries []edit.Image, i edit.Image) edit.Image {
+	repository := i.Name
+	i.Name = entryOf(entries, repository)
 	for _, e := range entries {
-		switch {
-		case e.Name == repository:
-			return ""
-		case e.NewName == repository && match != "":
-			return ""
-		case e.NewName == repository:
-			match = e.Name
+		if e.Name == i.Name && i.NewName == "" && e.Repository() != repository {
+			i.NewName = repository
 		}
 	}
-	return match
+	return i
+}
+
+// entryOf returns the name of the entry that stands for repository: the one called that, the only one that is replaced by
+// it, or the only one that is called like its last part, as "shop" stands for "registry.example/team/shop" whatever it
+// was replaced by before. Else repository itself, for a new entry: manifests that name it in full need no other.
+func entryOf(entries []edit.Image, repository string) string {
+	ways := []func(e edit.Image) bool{
+		func(e edit.Image) bool { return e.Name == repository },
+		func(e edit.Image) bool { return e.NewName == repository },
+		func(e edit.Image) bool { return e.Name == repository[strings.LastIndex(repository, "/")+1:] },
+	}
+	for _, fits := range ways {
+		found := slices.DeleteFunc(slices.Clone(entries), func(e edit.Image) bool { return !fits(e) })
+		switch len(found) {
+		case 0:
+		case 1:
+			return found[0].Name
+		default:
+			return repository
+		}
+	}
+	return repository
 }
 
 // copied returns the images of the Environment that r or the order names.

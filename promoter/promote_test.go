@@ -188,3 +188,24 @@ func TestFreeze(t *testing.T) {
 		t.Error("froze the past")
 	}
 }
+
+// TestImageOfAnotherRepository: an image that moves to another repository takes the place of the one before. A new entry
+// beside it would change nothing that runs.
+func TestImageOfAnotherRepository(t *testing.T) {
+	w := newWorld(t)
+	moved := toDev("b")
+	moved.Images[0].Name = "elsewhere.example/apps/shop"
+	w.write("Start", map[string]string{devFile: "resources: [../base]\nimages:\n  - name: shop\n    newName: r.example/shop\n    digest: " + digest("a") + "\n"})
+	w.must(w.Promote(ctx, moved))
+	if got, want := w.read("main", devFile), "resources: [../base]\nimages:\n  - name: shop\n    newName: elsewhere.example/apps/shop\n    digest: "+digest("b")+"\n"; got != want {
+		t.Errorf("got:\n%s", got)
+	}
+	if again := w.must(w.Promote(ctx, moved)); !again.NoChange {
+		t.Errorf("again: %+v", again)
+	}
+	back := toDev("c")
+	w.must(w.Promote(ctx, back))
+	if got := w.read("main", devFile); !strings.Contains(got, "newName: r.example/shop\n    digest: "+digest("c")) {
+		t.Errorf("back:\n%s", got)
+	}
+}

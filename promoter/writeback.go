@@ -180,7 +180,7 @@ func (p *Promoter) settle(ctx context.Context, at state, open *state, g *group, 
 	candidates := map[string][]int{}
 	for _, i := range g.indexes {
 		w := &written[i]
-		name := g.entryOf(w.Update)
+		name := entryOf(g.entries, w.Update.Image.Repository)
 		e.now = find(g.entries, name)
 		j, decided := judgeNow(w.Update, e)
 		if !decided {
@@ -240,7 +240,7 @@ func (p *Promoter) askRequest(ctx context.Context, open state, folder string, u 
 	if err != nil {
 		return judgement{}, nil //nolint:nilerr // a request that cannot be read is replaced by what the tip gives
 	}
-	name := (&group{entries: entries}).entryOf(u)
+	name := entryOf(entries, u.Image.Repository)
 	if find(entries, name).Digest == u.Image.Digest {
 		return judgement{}, nil
 	}

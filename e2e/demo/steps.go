@@ -26,10 +26,14 @@ func (s *story) bootstrap(ctx context.Context) error {
 	}
 	s.t.say("installed: CRDs, the agent's rights, a GitSource and the root Application %s", world.ClusterName)
 	var err error
-	if s.agent, err = s.w.StartAgent(ctx, world.AgentOptions{}); err != nil {
+	if s.server, err = s.w.StartServer(ctx, world.ServerOptions{Config: s.build.Config}); err != nil {
 		return err
 	}
-	s.t.say("slipway-agent runs as user %s", world.AgentUser)
+	s.t.say("slipway-server at %s: builds %s, promotes, and pushes reverts", s.server.URL, s.source.URL)
+	if s.agent, err = s.w.StartAgent(ctx, world.AgentOptions{Args: []string{"--server", s.server.URL, "--server-ca", s.server.Trust, "--key", s.key}}); err != nil {
+		return err
+	}
+	s.t.say("slipway-agent runs as user %s; it may read Git, and asks the server for reverts", world.AgentUser)
 	for _, app := range []string{world.ClusterName, "namespaces", "hello", "shop-dev", "shop-production"} {
 		if err := s.w.WaitReady(ctx, patchy, "", app); err != nil {
 			return err
@@ -39,23 +43,62 @@ func (s *story) bootstrap(ctx context.Context) error {
 	return errors.Join(s.w.Deployment(ctx, "shop-dev", "shop", s.first), s.w.Deployment(ctx, "shop-production", "shop", s.first))
 }
 
-func (s *story) promoteToDev(ctx context.Context) error {
-	if _, err := s.run(ctx, "promote", "shop", "--image", s.second, "--env", "dev"); err != nil {
-		return err
-	}
-	tip, err := s.w.Tip(ctx)
+func (s *story) pushToDev(ctx context.Context) error {
+	files, err := s.w.ShopSource(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.arrived(ctx, "shop-dev", tip, s.second); err != nil {
+	pushed, err := s.push(ctx, "Begin the shop", files...)
+	if err != nil {
 		return err
 	}
-	s.t.say("dev runs shop 2 at %s; production still runs shop 1", tip.Short())
+	if s.built, err = s.toDev(ctx, pushed); err != nil {
+		return err
+	}
+	s.second = s.built.Image
+	s.t.say("dev runs shop 1; production still runs shop 0")
 	return s.w.Deployment(ctx, "shop-production", "shop", s.first)
 }
 
+// push commits to the repository that shop is built from.
+func (s *story) push(ctx context.Context, message string, changes ...gitsource.Change) (gitsource.ObjectID, error) {
+	id, err := s.source.Commit(ctx, message, changes...)
+	if err != nil {
+		return "", err
+	}
+	s.t.say("$ git push %s\n%s %s: %s", s.source.URL, id.Short(), world.Person().Name, message)
+	return id, nil
+}
+
+// toDev waits until what was pushed is built, signed, promoted to dev and runs there.
+func (s *story) toDev(ctx context.Context, pushed gitsource.ObjectID) (trailer.Change, error) {
+	start := time.Now()
+	var change trailer.Change
+	var promotion gitsource.ObjectID
+	err := world.Eventually(ctx, patchy, func() error {
+		commits, err := s.w.Log(ctx, 20)
+		if err != nil {
+			return err
+		}
+		for _, commit := range commits {
+			for _, c := range trailer.Parse(commit.Message).Changes {
+				if strings.HasSuffix(c.Source, "@"+string(pushed)) && c.Environment == "dev" {
+					change, promotion = c, commit.ID
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("nothing is promoted that was built from %s", pushed.Short())
+	})
+	if err != nil {
+		return change, err
+	}
+	s.t.say("run %s: tested, built as %s, signed, promoted to dev by %s, %.1f s after the push", change.Run, strings.Join(short([]string{change.Image}), ""), promotion.Short(), time.Since(start).Seconds())
+	return change, s.arrived(ctx, "shop-dev", promotion, change.Image)
+}
+
 func (s *story) promoteToProduction(ctx context.Context) error {
-	if _, err := s.run(ctx, "promote", "shop", "--image", s.second, "--env", "production"); err != nil {
+	if _, err := s.run(ctx, "promote", "shop", "--env", "production"); err != nil {
 		return err
 	}
 	branches, err := s.w.Branches(ctx)
@@ -79,7 +122,7 @@ func (s *story) promoteToProduction(ctx context.Context) error {
 	if err := s.rollout(ctx, v1alpha1.PhaseHealthy); err != nil {
 		return err
 	}
-	s.t.say("production runs shop 2 at %s, by its Rollout", tip.Short())
+	s.t.say("production runs shop 1 at %s, by its Rollout", tip.Short())
 	return nil
 }
 
@@ -102,16 +145,33 @@ func (s *story) rollout(ctx context.Context, want v1alpha1.RolloutPhase) error {
 }
 
 func (s *story) badVersion(ctx context.Context) error {
-	service := watchService(ctx, s.w)
-	defer service.stop()
-	if _, err := s.run(ctx, "promote", "shop", "--image", s.bad, "--env", "production", "--merge"); err != nil {
-		return err
+	changes := []gitsource.Change{world.ShopVersion("2"), world.ShopOfItsSite()}
+	if simulated, _ := s.w.Cluster.Simulated(); simulated {
+		played, err := s.w.ShopPlayed(ctx, "shop-production")
+		if err != nil {
+			return err
+		}
+		changes = append(changes, played)
 	}
 	var err error
+	if s.badSource, err = s.push(ctx, "Show prices in the currency of the site", changes...); err != nil {
+		return err
+	}
+	change, err := s.toDev(ctx, s.badSource)
+	if err != nil {
+		return err
+	}
+	s.bad = change.Image
+	s.t.say("dev runs shop 2: there the currency is set")
+	service := watchService(ctx, s.w)
+	defer service.stop()
+	if _, err := s.run(ctx, "promote", "shop", "--env", "production", "--merge"); err != nil {
+		return err
+	}
 	if s.badCommit, err = s.w.Tip(ctx); err != nil {
 		return err
 	}
-	s.t.say("shop 3 is merged to production at %s", s.badCommit.Short())
+	s.t.say("shop 2 is merged to production at %s", s.badCommit.Short())
 	if err := world.Eventually(ctx, soon, func() error { return s.rollout(ctx, v1alpha1.PhaseProgressing) }); err != nil {
 		return err
 	}
@@ -137,7 +197,7 @@ func (s *story) badVersion(ctx context.Context) error {
 	if err := s.gitEqualsCluster(ctx); err != nil {
 		return err
 	}
-	s.t.say("production runs shop 2 in full, and Git says the same")
+	s.t.say("production runs shop 1 in full, and Git says the same")
 	return service.verdict(s.t)
 }
 

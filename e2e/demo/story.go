@@ -11,6 +11,7 @@ import (
 
 	"github.com/slipway-cd/slipway/e2e/world"
 	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/gitsource/trailer"
 )
 
 // Times that a step may take, far above what they need.
@@ -22,10 +23,17 @@ const (
 type story struct {
 	t       *timeline
 	w       *world.World
-	agent   *world.Process
 	slipway string // path of the command line
 
-	first, second, bad string // images, NAME@sha256:...
+	source *world.Repository // that shop is built from
+	build  world.Build
+	key    string // file of the agent's private key
+	server *world.Server
+	agent  *world.Process
+
+	first, second, bad string         // images, NAME@sha256:...
+	built              trailer.Change // how the second came to dev
+	badSource          gitsource.ObjectID
 	badCommit          gitsource.ObjectID
 	between            []gitsource.ObjectID // unrelated commits after the bad one
 }
@@ -36,9 +44,9 @@ func (s *story) play(ctx context.Context) error {
 		play  func(context.Context) error
 	}{
 		{"The agent bootstraps the cluster from Git", s.bootstrap},
-		{"A new version goes to dev: a commit", s.promoteToDev},
+		{"A push becomes a signed image, and dev runs it", s.pushToDev},
 		{"It goes on to production: a request, merged, rolled out", s.promoteToProduction},
-		{"A bad version is merged to production, fails, and is taken back through Git", s.badVersion},
+		{"A push that works in dev and crashes in production is taken back through Git", s.badVersion},
 		{"Commits that landed in between are still there", s.unrelatedCommits},
 		{"A live object is edited by hand", s.handEdit},
 		{"What can be asked afterwards", s.ask},
@@ -55,36 +63,36 @@ func (s *story) play(ctx context.Context) error {
 	return nil
 }
 
-// prepare builds the images and the command line, and pushes the environment repo.
+// prepare builds the command line and a first image, and pushes the environment repo.
 func (s *story) prepare(ctx context.Context) (err error) {
 	if s.slipway, err = s.w.Binary(ctx, "slipway"); err != nil {
 		return err
 	}
-	for _, image := range []struct {
-		into               *string
-		version, behaviour string
-	}{{&s.first, "1", "ready"}, {&s.second, "2", "ready"}, {&s.bad, "3", "never-ready"}} {
-		if *image.into, err = s.w.Sample(ctx, image.version, image.behaviour); err != nil {
-			return err
-		}
+	if s.first, err = s.w.Sample(ctx, "0", "ready"); err != nil {
+		return err
 	}
-	s.t.say("images: shop 1 and 2, and 3 which never answers its probe; only the image knows")
-	root, err := world.ModuleRoot(ctx)
+	if s.source, err = s.w.Source(ctx, "shop"); err != nil {
+		return err
+	}
+	s.build, err = s.w.NewBuild(ctx, world.BuildOptions{Sources: []map[string]any{world.SourceOf("shop", s.source)}, Jobs: 2})
 	if err != nil {
 		return err
 	}
-	name, digest, _ := strings.Cut(s.first, "@")
-	files, err := world.Folder(filepath.Join(root, "e2e", "testdata", "env"), map[string]string{
-		"SHOP_IMAGE_NAME": name, "SHOP_IMAGE_DIGEST": digest,
-	})
+	files, err := world.Fleet(ctx, s.first)
 	if err != nil {
 		return err
 	}
-	commit, err := s.w.Commit(ctx, "Start the fleet", files...)
+	key, enrol, err := s.w.AgentKey(ctx)
 	if err != nil {
 		return err
 	}
-	s.t.say("environment repo %s at %s", s.w.URL, commit.Short())
+	s.key = key
+	commit, err := s.w.Commit(ctx, "Start the fleet", append(files, enrol, s.w.Policy(s.build, s.source))...)
+	if err != nil {
+		return err
+	}
+	s.t.say("environment repo %s at %s: shop 0, from another CI, in dev and production", s.w.URL, commit.Short())
+	s.t.say("images of %s may run only if the server has signed them and says that they come from %s", s.w.Registry.Host()+"/apps", s.source.URL)
 	return nil
 }
 
@@ -128,13 +136,22 @@ func (s *story) explain(ctx context.Context) {
 		`jsonpath={range .items[*]}{.metadata.name}{": "}{range .status.conditions[*]}{.type}{"="}{.status}{" "}{.reason}{" "}{.message}{"; "}{end}{"\n"}{end}`); err == nil {
 		s.t.say("conditions:\n%s", out)
 	}
-	if s.agent == nil {
-		return
+	for _, process := range []*world.Process{s.serverProcess(), s.agent} {
+		if process == nil {
+			continue
+		}
+		content, err := os.ReadFile(process.Log)
+		if err != nil {
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+		s.t.say("last lines of %s:\n%s", process.Log, strings.Join(lines[max(0, len(lines)-15):], "\n"))
 	}
-	content, err := os.ReadFile(s.agent.Log)
-	if err != nil {
-		return
+}
+
+func (s *story) serverProcess() *world.Process {
+	if s.server == nil {
+		return nil
 	}
-	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-	s.t.say("last lines of %s:\n%s", s.agent.Log, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+	return s.server.Process
 }

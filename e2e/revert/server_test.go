@@ -1,18 +1,11 @@
 package revert
 
 import (
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/slipway-cd/slipway/e2e/world"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
-	"github.com/slipway-cd/slipway/promoter/environment"
-	"github.com/slipway-cd/slipway/promoter/undo"
 )
 
 // byServer has the agent started again with read access only: a server pushes what it asks for.
@@ -44,12 +37,8 @@ func (s story) byServer(alone *world.Process) {
 // enrol makes a key for the agent, commits its public half and returns the file of the private one.
 func (s story) enrol() string {
 	s.Helper()
-	public, private, err := ed25519.GenerateKey(nil)
+	file, change, err := s.AgentKey(s.Context())
 	s.must(err)
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	s.must(err)
-	file := filepath.Join(s.TempDir(), "key.pem")
-	s.must(os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
-	s.commit("Enrol the agent", world.Write(environment.AgentKeyPath(world.ClusterName), string(undo.FormatPublicKey(public))))
+	s.commit("Enrol the agent", change)
 	return file
 }

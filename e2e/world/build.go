@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/policy"
 	"github.com/slipway-cd/slipway/policy/sigstore"
 )
@@ -105,6 +106,20 @@ func (w *World) StartWorker(ctx context.Context, b Build, name, failpoint string
 		return nil, err
 	}
 	return w.Run(name, binary, []string{"worker", "--config", b.Worker, "--name", name, "--data", filepath.Join(w.Dir, name)}, env)
+}
+
+// Policy is the ImagePolicy that lets images of the sample's own pipeline run only if this server has signed them.
+func (w *World) Policy(b Build, source *Repository) gitsource.Change {
+	return Write("clusters/"+ClusterName+"/images.yaml", `apiVersion: slipway.dev/v1alpha1
+kind: ImagePolicy
+metadata: {name: built-here, namespace: `+Namespace+`}
+spec:
+  images: [`+quoted(w.Registry.Host()+"/apps/**")+`]
+  keys:
+    - {name: server, pem: `+quoted(b.PublicKey)+`}
+  requireProvenance:
+    sources: [`+quoted(source.URL)+`]
+`)
 }
 
 // quoted is text as a YAML scalar on one line.
