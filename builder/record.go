@@ -13,7 +13,7 @@ var ErrConflict = errors.New("changed by somebody else")
 // Delivery is a push that a Git host told of, as it is stored before the host gets its answer.
 type Delivery struct {
 	// ID is what the Git host called its message. With the repository, the ref and the commit it tells whether a
-	// Delivery is one that was stored before.
+	// Delivery is one that was stored before; so it has to come from what the host has signed, not beside it.
 	ID         string             `json:"id"`
 	Repo       Repo               `json:"repo"`
 	Revision   gitsource.Revision `json:"revision"`

@@ -20,9 +20,10 @@ import (
 // TestReadersOutliveTheServer: everything that waits goes on when the server is back, and nothing is missing.
 func TestReadersOutliveTheServer(t *testing.T) {
 	t.Parallel()
-	dir, address := t.TempDir(), freeAddress(t)
-	server := serve(t, dir, address)
+	dir := t.TempDir()
+	server := serve(t, dir, "")
 	admin, worker := server.Admin(), server.Worker()
+	address := strings.TrimPrefix(admin.URL, "nats://")
 	q := connect(t, queue.Options{Login: admin})
 	w := connect(t, queue.Options{Login: worker, Worker: true})
 	ctx, stop := context.WithCancel(within(t))
@@ -209,7 +210,7 @@ func TestServerRefusesBadOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	used := t.TempDir()
-	serve(t, used, "")
+	taken := strings.TrimPrefix(serve(t, used, "").Admin().URL, "nats://")
 	for want, o := range map[string]queue.ServerOptions{
 		"no folder":                     {},
 		"is not one of loopback":        {StoreDir: t.TempDir(), Listen: "0.0.0.0:0"},
@@ -218,6 +219,7 @@ func TestServerRefusesBadOptions(t *testing.T) {
 		"missing port":                  {StoreDir: t.TempDir(), Listen: "127.0.0.1"},
 		"is shorter than 32 characters": {StoreDir: short},
 		"is in use by another process":  {StoreDir: used},
+		"address already in use":        {StoreDir: t.TempDir(), Listen: taken},
 	} {
 		o.Log = logr.Discard()
 		if s, err := queue.Serve(o); err == nil || !strings.Contains(err.Error(), want) {

@@ -99,12 +99,13 @@ func serve(o ServerOptions, host string, port int) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
-	s.SetLoggerV2(complaints{o.Log}, false, false, false)
+	failed := make(chan string, 1)
+	s.SetLoggerV2(complaints{o.Log, failed}, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startPatience) || !s.JetStreamEnabled() {
+	if err := ready(s, failed); err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, fmt.Errorf("queue: no server on %s with its store in %s after %s: is the address taken, or the store in use by another process?", net.JoinHostPort(host, strconv.Itoa(port)), o.StoreDir, startPatience)
+		return nil, fmt.Errorf("queue: no server on %s with its store in %s: %w", net.JoinHostPort(host, strconv.Itoa(port)), o.StoreDir, err)
 	}
 	at := (&url.URL{Scheme: "nats", Host: s.Addr().String()}).String()
 	return &Server{
@@ -201,8 +202,28 @@ func workerPermissions() *server.Permissions {
 	}
 }
 
+// ready waits until the server can be used, or has said why it never will be.
+func ready(s *server.Server, failed <-chan string) error {
+	for deadline := time.Now().Add(startPatience); ; {
+		if s.ReadyForConnections(50*time.Millisecond) && s.JetStreamEnabled() {
+			return nil
+		}
+		select {
+		case why := <-failed:
+			return errors.New(why)
+		default:
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("it is not ready after %s", startPatience)
+		}
+	}
+}
+
 // complaints hands warnings and errors of the server on. They may name subjects, never contents.
-type complaints struct{ log logr.Logger }
+type complaints struct {
+	log    logr.Logger
+	failed chan<- string // gets the first error that ends the server
+}
 
 func (c complaints) Noticef(string, ...any) {}
 func (c complaints) Debugf(string, ...any)  {}
@@ -216,4 +237,11 @@ func (c complaints) Errorf(format string, v ...any) {
 	c.log.Info("queue server failed", "failure", fmt.Sprintf(format, v...))
 }
 
-func (c complaints) Fatalf(format string, v ...any) { c.Errorf(format, v...) }
+// Fatalf does not end the process, as the server's own logger would.
+func (c complaints) Fatalf(format string, v ...any) {
+	c.Errorf(format, v...)
+	select {
+	case c.failed <- fmt.Sprintf(format, v...):
+	default:
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/gitsource"
 )
@@ -14,8 +16,9 @@ import (
 func TestRunFromPushToPromotion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	loop := w.startLoop()
-	w.startWorker()
+	metrics := prometheus.NewRegistry()
+	loop := w.startLoop(func(_ *process, o *Options) { o.Metrics = metrics })
+	w.startWorker(func(_ *process, o *WorkerOptions) { o.Metrics = metrics })
 	d := push(w.commit(1, shopPipeline))
 	if err := loop.loop.Deliver(within(t), d); err != nil {
 		t.Fatal(err)
@@ -39,6 +42,28 @@ func TestRunFromPushToPromotion(t *testing.T) {
 		defer w.mu.Unlock()
 		return len(w.statuses) > 0 && w.statuses[len(w.statuses)-1] == builder.Succeeded, fmt.Sprint(w.statuses)
 	})
+	want := "slipway_job_duration_seconds 3, slipway_run_first_step_seconds 1, slipway_runs_finished_total 1"
+	eventually(t, func() (bool, any) { got := counts(t, metrics); return got == want, got })
+}
+
+// counts returns how often each of some collectors has counted.
+func counts(t *testing.T, from prometheus.Gatherer) string {
+	t.Helper()
+	families, err := from.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, f := range families {
+		n := 0.0
+		for _, m := range f.GetMetric() {
+			n += m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+		if n > 0 {
+			out = append(out, fmt.Sprintf("%s %v", f.GetName(), n))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 func TestWhatStartsNoRun(t *testing.T) {

@@ -198,6 +198,8 @@ func (w *Worker) take(ctx context.Context, key string, done func()) {
 	case errors.Is(err, errLeaseLost):
 		w.metrics.lost.Inc()
 		w.o.Log.Error(err, "a job was stopped", "run", j.rec.Run.ID, "job", j.stage.Name, "attempt", j.claim.Job.Attempt)
+	case errors.Is(err, errCancelled), errors.Is(err, errStale):
+		w.o.Log.Info("a job was stopped", "run", j.rec.Run.ID, "job", j.stage.Name, "attempt", j.claim.Job.Attempt, "cause", err.Error())
 	case errors.Is(err, builder.ErrConflict):
 		done() // somebody else has it
 	default:

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -110,17 +109,10 @@ type gate struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	w := &world{
-		t: t, dir: t.TempDir(), address: l.Addr().String(), release: make(chan struct{}), lease: time.Second,
+		t: t, dir: t.TempDir(), release: make(chan struct{}), lease: time.Second,
 		files: map[gitsource.ObjectID]fstest.MapFS{}, attested: map[string]int{}, promoted: map[string]string{}, built: map[string]int{},
 		gates: map[string]*gate{}, tier: Tier{Name: "none", Missing: []string{"everything"}},
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
 	}
 	w.serve()
 	t.Cleanup(func() { w.server.Close() })
@@ -134,6 +126,7 @@ func (w *world) serve() {
 		w.t.Fatal(err)
 	}
 	w.server = s
+	w.address = strings.TrimPrefix(s.Admin().URL, "nats://") // where it comes back after a restart
 }
 
 func (w *world) connect(worker bool) *queue.Queue {
