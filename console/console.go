@@ -1,10 +1,15 @@
-// Package console is the HTTP API of the server, for agents.
+// Package console is the HTTP API of the server, for agents and for people.
 //
-// It promises little on purpose. A revert request is carried out by a Reverter,
-// which verifies the agent's signature; nobody needs to be known here to send
-// one. Reports and nudges are hints: they are bounded in number and size, kept
-// in memory only, and nothing may be allowed because of them. Losing this
-// process at any moment loses nothing that Git does not hold.
+// To agents it promises little on purpose. A revert request is carried out by a
+// Reverter, which verifies the agent's signature; nobody needs to be known here to
+// send one. Reports and nudges are hints: they are bounded in number and size,
+// kept in memory only, and nothing may be allowed because of them.
+//
+// To people it shows runs, their logs, applications and chains, and lets them
+// cancel and retry. They need a token for that; without any token configured, only
+// this machine may ask, by a loopback address. Webhooks of Git hosts are handed to
+// whoever verifies them. Losing this process at any moment loses nothing that Git
+// and the queue do not hold. GET /openapi.json describes all of it.
 package console
 
 import (
@@ -23,6 +28,12 @@ const (
 	PathReverts = "/v1/reverts" // POST a RevertRequest, answered by an Answer
 	PathReports = "/v1/reports" // POST a Report; GET the newest one of each cluster
 	PathNudges  = "/v1/nudges"  // GET a stream of server-sent events, each data line a Nudge
+
+	PathRuns         = "/v1/runs"         // GET a RunPage; below it a Run, its jobs, their logs
+	PathApplications = "/v1/applications" // GET an ApplicationList
+	PathTrace        = "/v1/trace/"       // GET a Chain, of the subject that follows
+	PathHooks        = "/v1/hooks/"       // POST a webhook, to the name that follows
+	PathOpenAPI      = "/openapi.json"    // GET the description of this API
 )
 
 // Repository is one branch that reverts are pushed to.
@@ -36,6 +47,11 @@ type Repository struct {
 type Options struct {
 	Repositories []Repository // at least one
 	Nudges       *Hub         // default: one of its own
+	Runs         Runs         // nil: nothing is built here
+	Control      Control      // of Runs
+	Tracer       Tracer       // nil: no chains are told
+	Hooks        http.Handler // of webhooks, each with its own check of who sent it; nil for none
+	Tokens       []Token      // none: people may ask from this machine alone
 	Metrics      prometheus.Registerer
 	Log          logr.Logger
 	Now          func() time.Time // default time.Now
@@ -48,13 +64,21 @@ type Options struct {
 	Heartbeat time.Duration
 	// Clusters bounds how many report; default 1000.
 	Clusters int
+	// Streams bounds how many clients read logs at a time; default 200.
+	Streams int
 }
 
-// Server answers agents.
+// Server answers agents and people.
 type Server struct {
 	repositories map[repositoryKey]*turns
 	nudges       *Hub
 	reports      *reports
+	runs         Runs
+	control      Control
+	tracer       Tracer
+	hooks        http.Handler
+	tokens       []Token
+	streams      chan struct{} // one for each client that reads logs
 	metrics      *metrics
 	log          logr.Logger
 	carryOut     time.Duration
@@ -70,6 +94,9 @@ func New(o Options) (*Server, error) {
 	if len(o.Repositories) == 0 {
 		return nil, errors.New("server: no repository to write reverts to (name one with --repo)")
 	}
+	if (o.Runs == nil) != (o.Control == nil) {
+		return nil, errors.New("server: Runs and Control belong together")
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -80,6 +107,12 @@ func New(o Options) (*Server, error) {
 		repositories: map[repositoryKey]*turns{},
 		nudges:       o.Nudges,
 		reports:      newReports(o.Now, or(o.Clusters, 1000)),
+		runs:         o.Runs,
+		control:      o.Control,
+		tracer:       o.Tracer,
+		hooks:        o.Hooks,
+		tokens:       o.Tokens,
+		streams:      make(chan struct{}, or(o.Streams, 200)),
 		log:          o.Log,
 		carryOut:     or(o.CarryOut, time.Minute),
 		heartbeat:    or(o.Heartbeat, 15*time.Second),
@@ -110,16 +143,11 @@ func or[T int | time.Duration](value, otherwise T) T {
 // Handler serves the API, /healthz and /readyz.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	for pattern, handler := range map[string]http.HandlerFunc{
-		"POST " + PathReverts: s.postRevert,
-		"POST " + PathReports: s.postReport,
-		"GET " + PathReports:  s.getReports,
-		"GET " + PathNudges:   s.getNudges,
-	} {
-		mux.Handle(pattern, s.observed(pattern, handler))
+	for _, r := range s.routes() {
+		mux.Handle(r.pattern, s.observed(r.pattern, s.allowed(r.scope, r.handler)))
 	}
 	s.addProbes(mux)
-	return mux
+	return identified(explained(mux))
 }
 
 // Probes serves /healthz and /readyz alone, for an address without TLS.

@@ -2,7 +2,11 @@ package console
 
 import (
 	"context"
+	"errors"
+	"iter"
 
+	"github.com/slipway-cd/slipway/builder"
+	"github.com/slipway-cd/slipway/console/chain"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 )
@@ -17,6 +21,45 @@ type Reverter interface {
 // Refs shows where the refs of a repository are now.
 type Refs interface {
 	Refs(ctx context.Context) (map[string]gitsource.ObjectID, error)
+}
+
+// Runs shows what is and was built. Errors of a Run or Job that is definitely
+// not there are builder.ErrNotFound.
+type Runs interface {
+	// Runs returns those that the filter lets through, newest first.
+	Runs(ctx context.Context, filter RunFilter) ([]builder.Run, error)
+	Run(ctx context.Context, id string) (builder.Run, error)
+	// Logs yields the lines of a Job behind the sequence from; with follow also those to come, until the Job has ended.
+	Logs(ctx context.Context, id, job string, from uint64, follow bool) iter.Seq2[builder.Log, error]
+}
+
+// Control changes what is built. ErrRefused says that it will not be done, and why.
+type Control interface {
+	// Cancel ends a Run. One that has ended stays as it is.
+	Cancel(ctx context.Context, id, by, reason string) error
+	// Retry makes a new Run for the same Revision.
+	Retry(ctx context.Context, id, by string) (builder.Run, error)
+}
+
+// Tracer tells the chain that a subject is part of; empty if nothing is known of it.
+type Tracer interface {
+	Trace(ctx context.Context, subject string) ([]chain.Stage, error)
+}
+
+// ErrRefused says that Control will not do what was asked, now or later. Its
+// text is shown to the caller.
+var ErrRefused = errors.New("refused")
+
+// RunFilter says which Runs to show; its zero value all.
+type RunFilter struct {
+	Repo   string // name
+	Branch string
+	Commit gitsource.ObjectID
+	Trace  string
+	Digest string          // of an image that a Job of it built
+	States []builder.State // any of them
+	Before string          // Runs that are older than the one with this id
+	Limit  int             // 50 if 0
 }
 
 // Outcome is what became of a revert request.

@@ -37,10 +37,10 @@ func ParseObjectID(s string) (ObjectID, error) {
 
 // Revision is a commit of a repository, identified.
 type Revision struct {
-	URL    string   // without credentials
-	Ref    string   // full name, "refs/heads/main"
-	ID     ObjectID // the commit
-	Signer string   // verified signer, empty if none was asked for
+	URL    string   `json:"url"`              // without credentials
+	Ref    string   `json:"ref,omitempty"`    // full name, "refs/heads/main"
+	ID     ObjectID `json:"id"`               // the commit
+	Signer string   `json:"signer,omitempty"` // verified signer, empty if none was asked for
 }
 
 // String returns the form that status and trailers use: "refs/heads/main@sha1:0123...".
