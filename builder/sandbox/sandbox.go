@@ -178,6 +178,14 @@ func (s *Sandbox) Close() error {
 	return lock.Close()
 }
 
+// Remove closes the Sandbox and removes its state folder.
+func (s *Sandbox) Remove() error {
+	if err := s.Close(); err != nil {
+		return err
+	}
+	return RemoveAll(s.state)
+}
+
 // Tier says what New found.
 func (s *Sandbox) Tier() Tier {
 	tier := s.tier

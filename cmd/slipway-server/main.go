@@ -99,7 +99,7 @@ not lose is in Git, and runs that are under way in --data.`,
 	cmd.MarkFlagsMutuallyExclusive("config", "repo")
 	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	cmd.MarkFlagsMutuallyExclusive("tls-cert", "tls-self-signed", "insecure-http")
-	cmd.AddCommand(workerCommand(data), keyCommand())
+	cmd.AddCommand(workerCommand(data), keyCommand(), tokenCommand())
 	return cmd
 }
 

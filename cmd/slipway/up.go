@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -23,9 +24,9 @@ import (
 )
 
 type upFlags struct {
-	cluster, data, registry, metrics string
-	port                             int
-	testBed, verbose                 bool
+	cluster, data, registry, metrics  string
+	port                              int
+	testBed, verbose, allowUnisolated bool
 }
 
 func upCommand(g *globals) *cobra.Command {
@@ -39,7 +40,9 @@ environment repo, a registry, the server, and the agent.
 It installs the CRDs, the agent's rights and a GitSource into the cluster of the
 kubeconfig, whose user must be an administrator; the agent then acts as the user
 ` + local.AgentUser + `, with its rights and no others. An empty environment repo gets the
-files of 'slipway init', and the agent's key. Started again over the same --data
+files of 'slipway init', and the agent's key. What else is pushed to the Git host is
+built, signed and promoted as its .pipeline.yml says; a repository is made by the
+first push to it. Started again over the same --data
 it goes on where it was, also after kill -9.
 
 Everything listens on 127.0.0.1 (--port, and the two that follow), and whoever
@@ -66,6 +69,7 @@ name one that they reach with --registry.`,
 	set.StringVar(&f.registry, "registry", "", "HOST:PORT of a registry that runs already, instead of one here")
 	set.StringVar(&f.metrics, "metrics-address", "127.0.0.1:4783", "address of /metrics, /healthz and /readyz, 0 for none")
 	set.BoolVar(&f.testBed, "test-bed", false, "start a Kubernetes from this checkout; its registry has another port at each start")
+	set.BoolVar(&f.allowUnisolated, "allow-unisolated", false, "run steps of pipelines as plain processes if this machine cannot isolate them; they can then read all that you can")
 	set.BoolVar(&f.verbose, "verbose", false, "log to stderr instead of DATA/up.log")
 	return cmd
 }
@@ -140,7 +144,7 @@ func (f upFlags) options(g *globals, kubeconfig string, log logr.Logger) (local.
 	}
 	return local.Options{
 		Config: config, Cluster: f.cluster, Namespace: g.namespace, Data: f.data, Port: f.port,
-		Registry: f.registry, Metrics: f.metrics, Starter: starter, Log: log,
+		Registry: f.registry, Metrics: f.metrics, Starter: starter, AllowUnisolated: f.allowUnisolated, Log: log,
 		Install: func(url string) ([]*unstructured.Unstructured, error) {
 			return install.Manifests(install.Options{
 				Cluster: f.cluster, URL: url, Branch: local.Branch, Namespace: g.namespace, AgentUser: local.AgentUser,
@@ -161,10 +165,17 @@ func (f upFlags) say(g *globals, l *local.Local, kubeconfig string) error {
 		Registry   string `json:"registry"`
 		Kubeconfig string `json:"kubeconfig,omitempty"`
 		Data       string `json:"data"`
-	}{l.GitURL, l.ServerURL, l.ServerTrust, l.Registry, kubeconfig, f.data}
+		SigningKey string `json:"signingKey,omitempty"`
+		Building   bool   `json:"building"`
+	}{l.GitURL, l.ServerURL, l.ServerTrust, l.Registry, kubeconfig, f.data, l.SigningKey, l.NotBuilding == ""}
 	return g.print(what, func(w io.Writer) {
 		fmt.Fprintf(w, "environment repo  %s\nserver            %s (trust %s)\nregistry          %s\ndata and log      %s\n\n",
 			l.GitURL, l.ServerURL, l.ServerTrust, l.Registry, f.data)
+		if l.NotBuilding != "" {
+			fmt.Fprintf(w, "PUSHES ARE NOT BUILT: %s\n\n", l.NotBuilding)
+		} else {
+			fmt.Fprintf(w, "pushes to         %sNAME.git are built as .pipeline.yml says; images are signed by %s\n\n", strings.TrimSuffix(l.GitURL, local.Repository+".git"), l.SigningKey)
+		}
 		fmt.Fprintln(w, "next, in another terminal:")
 		if kubeconfig != "" {
 			fmt.Fprintf(w, "  export KUBECONFIG=%s\n", kubeconfig)

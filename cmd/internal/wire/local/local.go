@@ -56,6 +56,8 @@ type Options struct {
 	// Registry is HOST:PORT of one that runs already; empty starts one.
 	Registry string
 	Metrics  string // address of /metrics, /healthz and /readyz; "0" for none
+	// AllowUnisolated lets steps of pipelines run as plain processes where this machine cannot isolate them.
+	AllowUnisolated bool
 	// Starter is what an empty environment repository begins with.
 	Starter []gitsource.Change
 	// Install returns the objects that the cluster needs, of which the GitSource names url.
@@ -70,6 +72,8 @@ type Local struct {
 	ServerTrust string // PEM file with the authority of the server's certificate
 	Registry    string // HOST:PORT, the first part of image names
 	Begun       bool   // by this start: the environment repository was empty
+	SigningKey  string // PEM file with the public key of what is built here
+	NotBuilding string // why pushes are not built; empty if they are
 
 	lock     *os.File
 	server   *server.Server
@@ -136,10 +140,12 @@ func lock(data string) (*os.File, error) {
 }
 
 func (l *Local) startGit(ctx context.Context, o Options, hub *console.Hub) error {
-	host, err := bare.New(bare.Options{Root: filepath.Join(o.Data, "git"), OnPush: func(push bare.Push) {
+	host, err := bare.New(bare.Options{Root: filepath.Join(o.Data, "git"), CreateOnPush: true, OnPush: func(push bare.Push) {
 		if push.Repo == Repository {
 			hub.Publish(console.Nudge{URL: l.GitURL, Ref: push.Ref})
+			return
 		}
+		l.pushed(push, o.Log)
 	}})
 	if err != nil {
 		return err
@@ -172,11 +178,14 @@ func (l *Local) startLoops(ctx context.Context, o Options, hub *console.Hub, key
 	if err != nil {
 		return err
 	}
-	l.server, err = server.New(ctx, server.Options{
+	options := server.Options{
 		Repositories: []server.Repository{{URL: l.GitURL}}, Branch: Branch, Listen: at(o.Port + 1), TLS: config,
 		Data: filepath.Join(o.Data, "server"), Metrics: o.Metrics, Hub: hub, Registry: metrics.Registry, Log: o.Log.WithName("server"),
-	})
-	if err != nil {
+	}
+	if err := l.build(ctx, o, &options); err != nil {
+		return err
+	}
+	if l.server, err = server.New(ctx, options); err != nil {
 		return err
 	}
 	l.ServerURL, l.ServerTrust = "https://"+l.server.Address(), trust

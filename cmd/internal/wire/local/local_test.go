@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -33,14 +34,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/cmd/internal/wire"
 	"github.com/slipway-cd/slipway/cmd/internal/wire/local"
+	"github.com/slipway-cd/slipway/cmd/internal/wire/server"
 	"github.com/slipway-cd/slipway/e2e/cluster"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/gogit"
 	"github.com/slipway-cd/slipway/manifests/install"
 	"github.com/slipway-cd/slipway/manifests/render"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/policy"
+	"github.com/slipway-cd/slipway/policy/sigstore"
 	"github.com/slipway-cd/slipway/promoter/environment"
 )
 
@@ -341,6 +346,82 @@ func TestPortTaken(t *testing.T) {
 	o := options(shared.RESTConfig(), data, port)
 	o.Install = func(string) ([]*unstructured.Unstructured, error) { return nil, errors.New("far enough") }
 	if _, err := local.Start(t.Context(), o); err == nil || err.Error() != "far enough" {
+		t.Error(err)
+	}
+}
+
+// TestPushIsBuilt: what is pushed to the Git host, to a repository that is not there yet, becomes a signed image.
+func TestPushIsBuilt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: it compiles a program in a sandbox")
+	}
+	l, stop := run(t, t.TempDir(), freePorts(t))
+	if l.NotBuilding != "" {
+		t.Fatal(l.NotBuilding)
+	}
+	dir, source := t.TempDir(), strings.Replace(l.GitURL, local.Repository, "tiny", 1)
+	for path, content := range map[string]string{
+		"go.mod":        "module example.com/tiny\n\ngo 1.26\n",
+		"main.go":       "package main\n\nfunc main() { println(\"tiny\") }\n",
+		".pipeline.yml": "name: tiny\nstages:\n  - name: image\n    steps:\n      - uses: checkout\n      - run: test -f main.go\n      - uses: go-image\n        with: {repository: " + l.Registry + "/tiny}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "."}, {"commit", "-qm", "Begin"}, {"push", "-q", source, "main"}} {
+		cmd := exec.CommandContext(t.Context(), "git", append([]string{"-c", "user.name=Robin Marsh", "-c", "user.email=robin@shop.example"}, args...)...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %s: %v\n%s", args[0], err, out)
+		}
+	}
+	client, err := server.Trusting(l.ServerTrust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var image builder.Image
+	deadline := time.Now().Add(3 * time.Minute)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for ; image.Digest == ""; <-tick.C {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, l.ServerURL+"/v1/runs?repo=tiny", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var page struct{ Runs []builder.Run }
+		err = json.NewDecoder(answer.Body).Decode(&page)
+		_ = answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s %v", answer.Status, err)
+		}
+		for _, r := range page.Runs {
+			if r.State.Ended() && r.State != builder.Succeeded {
+				t.Fatalf("%+v", r)
+			}
+			if r.State == builder.Succeeded {
+				image = r.Jobs[0].Images[0]
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not built: %+v", page.Runs)
+		}
+	}
+	key, err := os.ReadFile(l.SigningKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = sigstore.NewVerifier(sigstore.VerifierOptions{}).Verify(t.Context(), image.Reference(), policy.Requirement{
+		Policy: "test", Keys: []policy.Key{{Name: "local", PEM: string(key)}}, Provenance: &policy.Provenance{Sources: []string{source}},
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := stop(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
 }

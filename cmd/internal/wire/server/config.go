@@ -98,7 +98,7 @@ type Worker struct {
 	Name  string `yaml:"name"`  // default: the host's name
 	Jobs  int    `yaml:"jobs"`  // at once; 0 for none in this process
 	Cache string `yaml:"cache"` // folder for builds and unpacked images, default below --data
-	// State is the folder of what runs, on a path that other users may pass; default below the temporary folder.
+	// State is the folder of what runs, on a path that other users may pass; default one below the temporary folder.
 	State string `yaml:"state"`
 	// Runc is the program that isolates steps; default the one on the PATH, else it is built into Tools.
 	Runc  string `yaml:"runc"`

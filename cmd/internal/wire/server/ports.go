@@ -13,6 +13,7 @@ import (
 	"github.com/slipway-cd/slipway/builder/queue"
 	"github.com/slipway-cd/slipway/builder/run"
 	"github.com/slipway-cd/slipway/builder/sandbox"
+	"github.com/slipway-cd/slipway/console"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/policy/sigstore"
 	"github.com/slipway-cd/slipway/promoter"
@@ -116,6 +117,13 @@ func (w writeBack) Promote(ctx context.Context, p run.Promotion) (run.Promoted, 
 		return run.Promoted{}, fmt.Errorf("%w: %w", run.ErrRefused, err)
 	}
 	return run.Promoted{}, errors.Join(written.Err, errors.New("not written yet"))
+}
+
+// shown is a loop as the console wants to see it.
+type shown struct{ *run.Loop }
+
+func (s shown) Runs(ctx context.Context, f console.RunFilter) ([]builder.Run, error) {
+	return s.Loop.Runs(ctx, run.Filter(f))
 }
 
 // Committed returns when a commit was made.

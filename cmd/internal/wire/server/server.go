@@ -13,6 +13,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -115,12 +116,17 @@ func New(ctx context.Context, o Options) (*Server, error) {
 			s.pollers = append(s.pollers, console.Poller{URL: r.URL, Refs: store, Hub: o.Hub, Every: o.Poll, Log: o.Log})
 		}
 	}
+	shows := console.Options{Repositories: repositories, Nudges: o.Hub, Metrics: o.Registry, Log: o.Log}
 	if o.Build != nil {
+		if shows.Tokens, err = readTokens(o.Build.Config.TokensFile); err != nil {
+			return nil, err
+		}
 		if s.build, err = newBuilding(ctx, o, writers, clones); err != nil {
 			return nil, err
 		}
+		shows.Runs, shows.Control = shown{s.build.loop}, s.build.loop
 	}
-	s.console, err = console.New(console.Options{Repositories: repositories, Nudges: o.Hub, Metrics: o.Registry, Log: o.Log})
+	s.console, err = console.New(shows)
 	if err == nil {
 		err = s.listen(ctx, o)
 	}
@@ -129,6 +135,25 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// readTokens reads who may use the API; no file means that only this machine may.
+func readTokens(file string) ([]console.Token, error) {
+	if file == "" {
+		return nil, nil
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("tokens: %w", err)
+	}
+	tokens, err := console.ParseTokens(content)
+	if err != nil {
+		return nil, fmt.Errorf("tokens %s: %w", file, err)
+	}
+	if len(tokens) == 0 {
+		return nil, fmt.Errorf("tokens %s: holds none (slipway-server token makes one)", file)
+	}
+	return tokens, nil
 }
 
 // repositories returns how the repositories that this server knows are reached.

@@ -3,6 +3,8 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,7 +90,7 @@ func newWorker(ctx context.Context, p workerParts) (*tools, *run.Worker, error) 
 		return nil, nil, err
 	}
 	box, err := sandbox.New(ctx, sandbox.Options{
-		Runc: p.config.Worker.Runc, Cache: cmp.Or(p.config.Worker.Tools, filepath.Join(cache, "tools")), State: p.config.Worker.State,
+		Runc: p.config.Worker.Runc, Cache: cmp.Or(p.config.Worker.Tools, filepath.Join(cache, "tools")), State: cmp.Or(p.config.Worker.State, stateOf(p.data)),
 		AllowUnisolated: p.config.Worker.AllowUnisolated, Log: p.log,
 	})
 	if err != nil {
@@ -104,6 +106,13 @@ func newWorker(ctx context.Context, p workerParts) (*tools, *run.Worker, error) 
 		return nil, nil, errors.Join(err, box.Close())
 	}
 	return &tools{sandbox: box}, worker, nil
+}
+
+// stateOf is the folder of what runs for a worker with the given data: the same after a restart, so that what was left is
+// ended, and below the temporary folder, where other users may pass.
+func stateOf(data string) string {
+	sum := sha256.Sum256([]byte(data))
+	return filepath.Join(os.TempDir(), "slipway-sandbox-"+hex.EncodeToString(sum[:6]))
 }
 
 // newRegistry also returns the passwords, which must not be seen in logs.

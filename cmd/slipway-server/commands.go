@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-cd/slipway/cmd/internal/wire/server"
+	"github.com/slipway-cd/slipway/console"
 	"github.com/slipway-cd/slipway/policy"
 	"github.com/slipway-cd/slipway/policy/sigstore"
 )
@@ -84,6 +85,34 @@ that one belongs into the ImagePolicies of the clusters.`,
 	set.StringVar(&out, "out", "", "file for the private key, which must not exist (required)")
 	set.StringVar(&passwordFile, "password-file", "", "file with a password to encrypt it with")
 	_ = cmd.MarkFlagRequired("out")
+	return cmd
+}
+
+// tokenCommand makes a token for the API.
+func tokenCommand() *cobra.Command {
+	var write bool
+	cmd := &cobra.Command{
+		Use:   "token NAME",
+		Short: "Make a token for the API",
+		Long: `Make a token for the API. The token itself is printed to the standard error and
+kept nowhere; the line that admits it, which holds no secret, to the standard output.`,
+		Example: "  slipway-server token robin --write >> tokens",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			scope := console.Read
+			if write {
+				scope = console.Write
+			}
+			secret, line, err := console.NewToken(args[0], scope)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.ErrOrStderr(), secret.Reveal())
+			fmt.Fprintln(cmd.OutOrStdout(), line)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&write, "write", false, "it may also cancel and retry runs")
 	return cmd
 }
 
