@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -79,11 +80,32 @@ func Connect(ctx context.Context, o Options) (*Queue, error) {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	q := &Queue{connection: connection}
-	if err := patiently(ctx, func() error { return q.open(ctx, o) }); err != nil {
+	if err := q.wait(ctx, o); err != nil {
 		connection.Close()
 		return nil, fmt.Errorf("queue %s: %w", connection.Opts.Url, err)
 	}
 	return q, nil
+}
+
+// wait opens the queue as soon as it can be had: a worker may begin before its server. What a server refuses to set up it
+// would refuse again.
+func (q *Queue) wait(ctx context.Context, o Options) error {
+	var refused error
+	said := ""
+	err := patiently(ctx, func() error {
+		err := q.open(ctx, o)
+		var answer *jetstream.APIError
+		if errors.As(err, &answer) && !o.Worker && answer.Code != http.StatusServiceUnavailable {
+			refused = err
+			return nil
+		}
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			o.Log.Info("waiting for the queue", "cause", said)
+		}
+		return err
+	})
+	return errors.Join(err, refused)
 }
 
 // Close ends the connection; calls under way fail.

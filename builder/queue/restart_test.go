@@ -229,6 +229,11 @@ func TestServerRefusesBadOptions(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", o, err, want)
 		}
 	}
+	// A stream larger than the disk is refused at once, not waited for.
+	_, err := queue.Connect(within(t), queue.Options{Server: serve(t, t.TempDir(), ""), LogBytes: 1 << 60, Log: logr.Discard()})
+	if err == nil || !strings.Contains(err.Error(), "stream SLIPWAY_LOGS") || errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
 	if _, err := queue.Connect(within(t), queue.Options{}); err == nil {
 		t.Error("connected to nothing")
 	}
