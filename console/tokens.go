@@ -77,10 +77,11 @@ func parseToken(line string) (Token, error) {
 	if len(fields) != 3 {
 		return Token{}, fmt.Errorf("%d fields", len(fields))
 	}
-	token := Token{Name: fields[0], Scope: map[string]Scope{"read": Read, "write": Write}[fields[1]]}
-	if token.Scope == NoScope {
-		return Token{}, fmt.Errorf("scope %q", fields[1])
+	scope, err := ParseScope(fields[1])
+	if err != nil {
+		return Token{}, err
 	}
+	token := Token{Name: fields[0], Scope: scope}
 	text, found := strings.CutPrefix(fields[2], "sha256:")
 	hash, err := hex.DecodeString(text)
 	if !found || err != nil || copy(token.Hash[:], hash) != sha256.Size || len(hash) != sha256.Size {
