@@ -39,6 +39,7 @@ var layers = map[layer][]string{
 	adapter: {
 		"gitsource/gogit", "gitsource/oci", "gitsource/forge/...", "manifests/render", "reconciler/apply", "reconciler/report",
 		"rollout/prom", "rollout/gateway", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore",
+		"console/client",
 	},
 	loop:    {"reconciler", "rollout", "promoter", "builder/run", "console"},
 	command: {"cmd/..."},
