@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -19,8 +20,9 @@ type BuildOptions struct {
 	Sources []map[string]any // entries of `sources` in the server's configuration, besides the logins
 	// Environments, if set, takes the place of the environment repo on the World's own host.
 	Environments map[string]any
-	Jobs         int    // at once in the server's process; 0 for workers apart
-	QueueListen  string // loopback address for workers apart; empty for none
+	Jobs         int           // at once in the server's process; 0 for workers apart
+	QueueListen  string        // loopback address for workers apart; empty for none
+	Lease        time.Duration // default 2 s
 }
 
 // Build is the configuration of a server that builds, and what belongs to it.
@@ -70,10 +72,14 @@ func (w *World) NewBuild(_ context.Context, o BuildOptions) (Build, error) {
 		"signing": map[string]any{"keyFile": b.PrivateKey, "passwordFile": filepath.Join(dir, "cosign.password")},
 		"worker":  map[string]any{"jobs": o.Jobs, "cache": filepath.Join(dir, "cache")},
 	}
+	if o.Lease == 0 {
+		o.Lease = 2 * time.Second // tests that kill workers have not much time
+	}
+	server["queue"] = map[string]any{"lease": o.Lease.String()}
 	worker := map[string]any{"worker": map[string]any{"jobs": 2, "cache": filepath.Join(dir, "worker-cache")}}
 	if o.QueueListen != "" {
-		server["queue"] = map[string]any{"listen": o.QueueListen, "credentialsFile": b.Credentials}
-		worker["queue"] = map[string]any{"url": "nats://" + o.QueueListen, "credentialsFile": b.Credentials}
+		server["queue"] = map[string]any{"listen": o.QueueListen, "credentialsFile": b.Credentials, "lease": o.Lease.String()}
+		worker["queue"] = map[string]any{"url": "nats://" + o.QueueListen, "credentialsFile": b.Credentials, "lease": o.Lease.String()}
 	}
 	for key, value := range common {
 		server[key], worker[key] = value, value

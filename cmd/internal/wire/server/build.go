@@ -57,7 +57,7 @@ func newBuilding(ctx context.Context, o Options, writers map[string]*promoter.Pr
 		b.batches[url] = promoter.NewBatch(writer.WriteBack, promoter.BatchOptions{})
 	}
 	options := run.Options{
-		Name: "server", Queue: loopQueue(b.queue), Source: s, Promoter: writeBack{b.batch}, Now: time.Now, Log: b.log, Metrics: o.Registry, Failpoint: wire.Failpoint,
+		Name: "server", Queue: loopQueue(b.queue), Source: s, Promoter: writeBack{b.batch}, Lease: b.config.Queue.Lease, Now: time.Now, Log: b.log, Metrics: o.Registry, Failpoint: wire.Failpoint,
 	}
 	signer, err := newSigner(b.config)
 	if err != nil {

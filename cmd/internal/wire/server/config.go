@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -91,6 +92,8 @@ type Queue struct {
 	Listen string `yaml:"listen"` // of the embedded one, for workers apart; default: none can come
 	// CredentialsFile is written by the server that embeds NATS, and read by workers.
 	CredentialsFile string `yaml:"credentialsFile"`
+	// Lease is how long a Job waits for another worker when its own has died; default 15s.
+	Lease time.Duration `yaml:"lease"`
 }
 
 // Worker says how Jobs run in this process.
@@ -223,6 +226,9 @@ func (c *Config) check() error {
 	}
 	if (c.Queue.URL != "" || c.Queue.Listen != "") && c.Queue.CredentialsFile == "" {
 		fault("queue.credentialsFile: required where the queue can be reached by others")
+	}
+	if c.Queue.Lease != 0 && (c.Queue.Lease < time.Second || c.Queue.Lease > time.Hour) {
+		fault("queue.lease: %s: want 1s to 1h", c.Queue.Lease)
 	}
 	if c.Worker.Jobs < 0 || c.Worker.Jobs > 256 {
 		fault("worker.jobs: %d: want 0 to 256", c.Worker.Jobs)

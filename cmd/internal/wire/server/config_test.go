@@ -60,6 +60,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		"which repo":         {"environments: [{url: 'https://g/e'}, {url: 'https://g/f'}]\nsources: [{name: a, url: 'https://g/a'}]", "there are 2 environment repos"},
 		"two queues":         {"queue: {url: 'nats://q:4222', listen: ':4222', credentialsFile: c}", "leave one out"},
 		"open queue":         {"queue: {listen: ':4222'}", "queue.credentialsFile: required"},
+		"short lease":        {"queue: {lease: 10ms}", "queue.lease: 10ms: want 1s to 1h"},
 		"registry with path": {"registries: [{host: 'r/x'}]", "registries[0].host"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -98,7 +98,7 @@ func newWorker(ctx context.Context, p workerParts) (*tools, *run.Worker, error) 
 	}
 	worker, err := run.NewWorker(run.WorkerOptions{
 		Name: name, Queue: workerQueue(p.queue), Source: p.source, Sandbox: isolated{box}, Images: images{registry},
-		Dir: filepath.Join(p.data, "work"), Slots: max(1, p.config.Worker.Jobs), Secrets: secrets,
+		Dir: filepath.Join(p.data, "work"), Slots: max(1, p.config.Worker.Jobs), Lease: p.config.Queue.Lease, Secrets: secrets,
 		Mounts: func(r builder.Run) []run.Mount { return caches(registry, r, p.log) },
 		Now:    time.Now, Log: p.log, Metrics: p.metrics, Failpoint: wire.Failpoint,
 	})
