@@ -23,7 +23,6 @@ func (w *world) deliver(p *process, d builder.Delivery) {
 func TestQueueRestartsUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.lease = 8 * time.Second
 	loop := w.startLoop()
 	w.startWorker()
 	w.startWorker()
@@ -52,7 +51,7 @@ func TestEverythingDies(t *testing.T) {
 	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number will do
 	t.Logf("seed %d", seed)
 	lot := &lottery{random: rand.New(rand.NewPCG(seed, 1))} //nolint:gosec // kills, hides nothing
-	w := newWorld(t)
+	w := newMortalWorld(t)
 	reader := w.startLoop() // this one lives, and has nothing to do but to be asked
 	reader.stop()
 	<-reader.ended
@@ -72,7 +71,7 @@ func TestEverythingDies(t *testing.T) {
 	}
 	for range 2 {
 		keep(func(lot *lottery) *process {
-			return w.startLoop(func(p *process, o *Options) { o.Failpoint, o.Lost = p.when(lot.draw), 1000 })
+			return w.startLoop(func(p *process, o *Options) { o.Failpoint = p.when(lot.draw) })
 		})
 		keep(func(lot *lottery) *process {
 			return w.startWorker(func(p *process, o *WorkerOptions) { o.Failpoint = p.when(lot.draw) })

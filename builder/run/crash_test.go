@@ -32,7 +32,7 @@ func TestWorkerDies(t *testing.T) {
 	} {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newMortalWorld(t)
 			loop := w.startLoop()
 			victim := w.startWorker(func(p *process, o *WorkerOptions) { o.Failpoint, o.Slots = p.at(at), 1 })
 			d := push(w.commit(1, shopPipeline))
@@ -77,7 +77,7 @@ func TestServerDies(t *testing.T) {
 	} {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newMortalWorld(t)
 			victim := w.startLoop(func(p *process, o *Options) { o.Failpoint = p.at(at) })
 			w.startWorker()
 			d := push(w.commit(1, shopPipeline))
@@ -105,7 +105,7 @@ func TestServerDies(t *testing.T) {
 // TestServerDiesWhileItHandsOutAgain: first the worker dies, then the Loop that has noticed.
 func TestServerDiesWhileItHandsOutAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newMortalWorld(t)
 	victim := w.startLoop(func(p *process, o *Options) { o.Failpoint = p.at(FailpointRequeue) })
 	w.startWorker(func(p *process, o *WorkerOptions) { o.Failpoint = p.at(FailpointClaim) })
 	d := push(w.commit(1, shopPipeline))
@@ -127,7 +127,7 @@ func TestServerDiesWhileItHandsOutAgain(t *testing.T) {
 // TestWorkersKeepDying: a Job that kills its worker does not go round for ever.
 func TestWorkersKeepDying(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newMortalWorld(t)
 	loop := w.startLoop(func(_ *process, o *Options) { o.Lost = 1 })
 	for range 2 {
 		w.startWorker(func(p *process, o *WorkerOptions) { o.Failpoint, o.Slots = p.at(FailpointRun), 1 })
@@ -196,7 +196,6 @@ func TestTwoLoops(t *testing.T) {
 func TestQueueRestartsWhileAJobRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.lease = 8 * time.Second
 	loop := w.startLoop()
 	w.startWorker()
 	d := push(w.commit(1, fmt.Sprintf(gated, "1h")))
@@ -294,7 +293,6 @@ func TestStaleAttemptIsDropped(t *testing.T) {
 func TestDrainedWorkerGivesBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.lease = 20 * time.Second // nobody waits for it to end
 	loop := w.startLoop(func(_ *process, o *Options) { o.Lost = 1 })
 	worker := w.startWorker()
 	d := push(w.commit(1, fmt.Sprintf(gated, "1h")))

@@ -18,7 +18,6 @@ func TestThousandDeliveries(t *testing.T) {
 		t.Skip("a thousand runs")
 	}
 	w := newWorld(t)
-	w.lease = 15 * time.Second
 	loop := w.startLoop(func(_ *process, o *Options) { o.Sweep = 5 * time.Second })
 	for range 2 {
 		w.startWorker(func(_ *process, o *WorkerOptions) { o.Slots = 8 })
@@ -70,7 +69,6 @@ func TestLatency(t *testing.T) {
 		t.Skip("measures")
 	}
 	w := newWorld(t)
-	w.lease = 15 * time.Second
 	loop := w.startLoop()
 	w.startWorker()
 	const n = 60
@@ -102,7 +100,7 @@ func quantile(all []time.Duration, q float64) time.Duration {
 // TestNothingWaitsForTheSweep: without a fault the next step follows from the change before it, also through a window of one.
 func TestNothingWaitsForTheSweep(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newMortalWorld(t)
 	loop := w.startLoop(func(_ *process, o *Options) { o.Sweep, o.Window = time.Hour, 1 })
 	w.startWorker()
 	var all []builder.Delivery
