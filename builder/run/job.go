@@ -28,18 +28,29 @@ type job struct {
 	logs   *logs
 }
 
-// acquire claims the Job: of all who try, one succeeds.
+// acquire claims the Job: of all who try, one succeeds. It is tried for as long as the lease is held, since whoever comes
+// next would have to wait for that to end.
 func (j *job) acquire(ctx context.Context) error {
 	text, err := encode(j.claim)
 	if err != nil {
 		return err
 	}
-	revision, err := j.w.o.Queue.Jobs.Put(ctx, j.key, text, j.revision)
-	if err != nil && !errors.Is(err, builder.ErrConflict) && ctx.Err() == nil {
-		revision, err = j.mine(ctx, err) // it may have been stored all the same
+	for {
+		revision, err := j.w.o.Queue.Jobs.Put(ctx, j.key, text, j.revision)
+		if errors.Is(err, builder.ErrConflict) {
+			revision, err = j.mine(ctx, nil) // an earlier try may have been stored, and its answer lost
+		}
+		if errors.Is(err, errStale) {
+			return fmt.Errorf("job %s: %w", j.key, builder.ErrConflict)
+		}
+		if err == nil {
+			j.revision = revision
+			return nil
+		}
+		if !rest(ctx, 100*time.Millisecond) {
+			return errors.Join(err, context.Cause(ctx))
+		}
 	}
-	j.revision = revision
-	return err
 }
 
 // mine returns the revision of the claim if it is this attempt's, the cause if it is not known, errStale if it is not.
