@@ -325,3 +325,71 @@ func TestPromotionAnswers(t *testing.T) {
 		})
 	}
 }
+
+func TestLogsAreFollowedToTheEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	loop := w.startLoop()
+	w.startWorker()
+	d := push(w.commit(1, "name: shop\nstages: [{name: a, steps: [{run: seq 1 3000}, {run: gate slow}, {run: echo last}]}]\n"))
+	if err := loop.loop.Deliver(within(t), d); err != nil {
+		t.Fatal(err)
+	}
+	gate := w.gate("slow")
+	<-gate.reached
+	var got []builder.Log
+	for line, err := range loop.loop.Logs(within(t), deliveredID(d), "a", 0, true) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, line); len(got) == 3000 {
+			gate.unlock() // it is read while it is written
+		}
+	}
+	if len(got) != 3001 || got[2999].Text != "3000" || got[3000].Text != "last" || got[3000].Step != 2 || got[3000].Attempt != 1 {
+		t.Fatalf("%d lines, the last %+v", len(got), got[len(got)-1])
+	}
+	n := 0
+	for line, err := range loop.loop.Logs(within(t), deliveredID(d), "a", got[2998].Sequence, true) {
+		if err != nil || line.Text != got[2999+n].Text {
+			t.Fatal(line, err)
+		}
+		n++
+	}
+	if n != 2 {
+		t.Errorf("%d lines behind the 2,999th", n)
+	}
+	for _, err := range loop.loop.Logs(within(t), deliveredID(d), "b", 0, true) {
+		if !errors.Is(err, builder.ErrNotFound) {
+			t.Error(err)
+		}
+	}
+}
+
+// TestCancelledPromotionIsNotTriedForEver: it may be in Git already, so it is not called cancelled; and it is not tried again.
+func TestCancelledPromotionIsNotTriedForEver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	tried := make(chan struct{}, 1)
+	w.answer = func(Promotion) (Promoted, error) {
+		select {
+		case tried <- struct{}{}:
+		default:
+		}
+		return Promoted{}, gitsource.ErrUnreachable
+	}
+	loop := w.startLoop()
+	w.startWorker()
+	d := push(w.commit(1, shopPipeline))
+	if err := loop.loop.Deliver(within(t), d); err != nil {
+		t.Fatal(err)
+	}
+	<-tried
+	if err := loop.loop.Cancel(within(t), deliveredID(d), "bob", ""); err != nil {
+		t.Fatal(err)
+	}
+	r := w.ends(loop, d)
+	if j := r.Jobs[2]; r.State != builder.Failed || j.State != builder.Failed || !strings.Contains(j.Reason, "cancelled by bob while it was tried: the Git host cannot be reached") {
+		t.Errorf("%+v", r)
+	}
+}
