@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // config is the part of an OCI runtime configuration that is used here.
@@ -70,6 +73,7 @@ type ociMapping struct {
 
 type ociNamespace struct {
 	Type string `json:"type"`
+	Path string `json:"path,omitempty"` // of one that exists
 }
 
 type ociResources struct {
@@ -85,28 +89,21 @@ type ociResources struct {
 	} `json:"pids"`
 }
 
-type ociSeccomp struct {
-	DefaultAction string       `json:"defaultAction"`
-	Syscalls      []ociSyscall `json:"syscalls"`
-}
-
-type ociSyscall struct {
-	Names    []string `json:"names"`
-	Action   string   `json:"action"`
-	ErrnoRet uint     `json:"errnoRet"`
-}
+// openFiles is how many files a command may hold open.
+const openFiles = 65536
 
 // cpuPeriod is the kernel's default, in microseconds.
 const cpuPeriod = 100000
 
-// config returns what runc is told about spec, whose root file system is ready at root.
-func (s *Sandbox) config(spec Spec, root string, mounts []ociMount) config {
+// config returns what runc is told about spec, whose root file system is ready at root and whose network, where it has one
+// of its own, at space.
+func (s *Sandbox) config(spec Spec, root string, mounts []ociMount, space string) config {
 	c := config{
 		Version: "1.0.2",
 		Process: ociProcess{
 			User: map[string]int{"uid": 0, "gid": 0}, Args: spec.Command, Env: spec.Env, Cwd: spec.Dir,
 			NoNewPrivileges: true, Capabilities: map[string][]string{},
-			Rlimits: []ociRlimit{{Type: "RLIMIT_CORE"}},
+			Rlimits: s.rlimits(spec),
 		},
 		Root:     ociRoot{Path: root, Readonly: true},
 		Hostname: "step",
@@ -121,21 +118,37 @@ func (s *Sandbox) config(spec Spec, root string, mounts []ociMount) config {
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
 	}
-	namespaces := []string{"user", "pid", "mount", "ipc", "uts"}
-	if !spec.Network {
-		namespaces = append(namespaces, "network")
+	for _, kind := range []string{"user", "pid", "mount", "ipc", "uts"} {
+		c.Linux.Namespaces = append(c.Linux.Namespaces, ociNamespace{Type: kind})
 	}
-	for _, kind := range namespaces {
-		c.Linux.Namespaces = append(c.Linux.Namespaces, ociNamespace{kind})
+	if !spec.Network || space != "" {
+		c.Linux.Namespaces = append(c.Linux.Namespaces, ociNamespace{Type: "network", Path: space})
 	}
 	if s.seccomp {
-		c.Linux.Seccomp = &ociSeccomp{DefaultAction: "SCMP_ACT_ALLOW", Syscalls: []ociSyscall{{Names: refused(), Action: "SCMP_ACT_ERRNO", ErrnoRet: 1}}}
+		c.Linux.Seccomp = profile()
 	}
 	if s.cgroups.version != 0 {
 		c.Linux.CgroupsPath = s.cgroups.name(spec.ID)
 		c.Linux.Resources = resources(spec)
 	}
 	return c
+}
+
+// rlimits are limits that need no cgroups. They never rise above those of this process, which may not be able to.
+func (s *Sandbox) rlimits(spec Spec) []ociRlimit {
+	limits := []ociRlimit{{Type: "RLIMIT_CORE"}}
+	lower := func(kind string, resource int, limit uint64) {
+		var now unix.Rlimit
+		if unix.Getrlimit(resource, &now) == nil {
+			limits = append(limits, ociRlimit{Type: kind, Hard: min(limit, now.Max), Soft: min(limit, now.Max)})
+		}
+	}
+	lower("RLIMIT_NOFILE", unix.RLIMIT_NOFILE, openFiles)
+	lower("RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE, 0)
+	if s.cgroups.version == 0 {
+		lower("RLIMIT_NPROC", unix.RLIMIT_NPROC, uint64(cmp.Or(max(spec.PIDs, 0), defaultPIDs)))
+	}
+	return limits
 }
 
 func resources(spec Spec) *ociResources {
@@ -156,19 +169,6 @@ func resources(spec Spec) *ociResources {
 	return r
 }
 
-// refused are system calls that no build needs and that have been ways out of a container.
-func refused() []string {
-	return []string{
-		"acct", "add_key", "bpf", "clock_adjtime", "clock_settime", "create_module", "delete_module", "finit_module",
-		"fsconfig", "fsmount", "fsopen", "fspick", "get_kernel_syms", "init_module", "io_uring_enter", "io_uring_register",
-		"io_uring_setup", "ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mount",
-		"mount_setattr", "move_mount", "name_to_handle_at", "nfsservctl", "open_by_handle_at", "open_tree",
-		"perf_event_open", "pivot_root", "process_vm_readv", "process_vm_writev", "ptrace", "query_module", "quotactl",
-		"quotactl_fd", "reboot", "request_key", "setdomainname", "sethostname", "setns", "settimeofday", "stime",
-		"swapoff", "swapon", "syslog", "umount", "umount2", "unshare", "userfaultfd", "vhangup",
-	}
-}
-
 // prepare makes the folder of one command and returns the root file system and what is mounted in it.
 func (s *Sandbox) prepare(dir string, spec Spec) (root string, mounts []ociMount, err error) {
 	mounts = []ociMount{
@@ -182,7 +182,7 @@ func (s *Sandbox) prepare(dir string, spec Spec) (root string, mounts []ociMount
 		root = spec.RootFS
 	} else {
 		root = filepath.Join(dir, "rootfs")
-		if binds, err = machine(root, spec.Network); err != nil {
+		if binds, err = machine(root, spec.Network && !s.apart); err != nil {
 			return "", nil, err
 		}
 	}
@@ -203,6 +203,9 @@ func (s *Sandbox) prepare(dir string, spec Spec) (root string, mounts []ociMount
 		options := []string{"rbind", "nosuid", "nodev", "rprivate"}
 		if !m.Writable {
 			options = append(options, "ro")
+			if s.deep {
+				options = append(options, "rro")
+			}
 		}
 		mounts = append(mounts, ociMount{m.Target, "bind", m.Source, options})
 	}

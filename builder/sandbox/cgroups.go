@@ -55,3 +55,17 @@ func (c cgroups) oomKilled(id string) bool {
 	}
 	return false
 }
+
+// remove takes away the parent of all commands' cgroups, unless another process has commands there.
+func (c cgroups) remove() {
+	if c.version == 0 {
+		return
+	}
+	dirs, err := filepath.Glob(filepath.Join(cgroupRoot, "*", c.parent))
+	if err != nil {
+		return
+	}
+	for _, dir := range append(dirs, filepath.Join(cgroupRoot, c.parent)) {
+		_ = os.Remove(dir) // the kernel refuses it where something runs
+	}
+}

@@ -3,20 +3,27 @@ package sandbox
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// patience bounds what cleans up after a command, which has to happen also when the caller has gone.
-const patience = 20 * time.Second
+const (
+	// patience bounds what cleans up after a command, which has to happen also when the caller has gone.
+	patience = 20 * time.Second
+	// grace is between SIGTERM and SIGKILL. What a command could save is in folders that are removed next.
+	grace = time.Second
+	pace  = 20 * time.Millisecond
+)
 
 // contained runs spec by runc.
 func (s *Sandbox) contained(ctx context.Context, spec Spec) (result Result, err error) {
@@ -36,11 +43,20 @@ func (s *Sandbox) contained(ctx context.Context, spec Spec) (result Result, err 
 		}
 	}
 	spec.Env = environment(spec.Env)
+	space := ""
+	if spec.Network && s.apart {
+		out, failed := newNetwork(s.dial)
+		if failed != nil {
+			return Result{}, failed
+		}
+		defer func() { err = errors.Join(err, out.close()) }()
+		space, spec.Env = out.path(), out.environment(spec.Env)
+	}
 	root, mounts, err := s.prepare(dir, spec)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := s.config(spec, root, mounts).write(dir); err != nil {
+	if err := s.config(spec, root, mounts, space).write(dir); err != nil {
 		return Result{}, err
 	}
 	// What runc itself has to say goes to a file, so that it is not taken for output of the command.
@@ -86,26 +102,64 @@ func code(exit *exec.ExitError) int {
 	return exit.ExitCode()
 }
 
-// kill ends everything in the container. While runc is still setting it up there is nothing to kill by name, so it is
-// tried until runc itself has ended.
+// kill asks everything in the container to end, and soon ends what does not. While runc is still setting it up there is
+// nothing to kill by name, so it is tried until runc itself has ended.
 func (s *Sandbox) kill(id string, cmd *exec.Cmd) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for ctx.Err() == nil {
-		if s.command(ctx, "kill", id, "KILL").Run() == nil {
-			return
+	ended := func() bool { return errors.Is(cmd.Process.Signal(syscall.Signal(0)), os.ErrProcessDone) }
+	if s.terminate(ctx, id) {
+		for deadline := time.Now().Add(grace); time.Now().Before(deadline) && !ended(); {
+			<-time.After(pace)
 		}
-		if cmd.Process != nil && syscall.Kill(cmd.Process.Pid, 0) != nil {
+	}
+	for ctx.Err() == nil && !ended() {
+		if s.command(ctx, "kill", id, "KILL").Run() == nil {
 			return
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pace):
 		}
 	}
-	if cmd.Process != nil {
+	if !ended() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the last resort
 	}
+}
+
+// terminate sends SIGTERM to all that runs in the container, not to its first process alone: the kernel keeps that one
+// from signals that it does not expect. It reports whether there was anything.
+func (s *Sandbox) terminate(ctx context.Context, id string) bool {
+	out, err := s.command(ctx, "state", id).Output()
+	var state struct {
+		PID    int    `json:"pid"`
+		Status string `json:"status"`
+	}
+	if err != nil || json.Unmarshal(out, &state) != nil || state.PID <= 0 || state.Status != "running" {
+		return false
+	}
+	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", state.PID))
+	own, _ := os.Readlink("/proc/self/ns/pid")
+	if err != nil || space == own {
+		return false
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return false
+	}
+	for _, dir := range processes {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		process, err := os.FindProcess(pid)
+		if err != nil {
+			continue
+		}
+		// The handle is of one process also when the number is given to another one; so it is asked for after the handle.
+		if in, err := os.Readlink(dir + "/ns/pid"); err == nil && in == space {
+			_ = process.Signal(syscall.SIGTERM)
+		}
+		_ = process.Release()
+	}
+	return true
 }
 
 // remove takes away what is left of a container and its folder.
@@ -240,7 +294,13 @@ func plain(ctx context.Context, spec Spec) (Result, error) {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err := stream(cmd, spec.Output, func() (stop func()) {
-		return onEnd(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+		return onEnd(ctx, func() {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+			for deadline := time.Now().Add(grace); time.Now().Before(deadline) && syscall.Kill(-cmd.Process.Pid, 0) == nil; {
+				<-time.After(pace)
+			}
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		})
 	})
 	if cmd.Process != nil {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind

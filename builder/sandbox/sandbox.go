@@ -7,8 +7,13 @@
 // What the machine cannot give is told by Tier, never left out silently.
 //
 // It does not protect from a kernel that can be broken into; who needs that gives
-// each job a machine of its own. A command that asks for the network shares that of
-// the machine, loopback included.
+// each job a machine of its own.
+//
+// A command that asks for the network reaches others by HTTP and through TLS only: it
+// has a network of its own with a proxy as the way out, which HTTP_PROXY and its like
+// name. So the ports of this machine, its abstract sockets and the credentials that a
+// cloud serves to it stay out of reach. That needs root; in TierRootless the command
+// shares the machine's network, loopback included, and the tier says so.
 package sandbox
 
 import (
@@ -49,8 +54,8 @@ type Tier struct {
 
 // The tiers, from the strongest.
 const (
-	TierRoot     = "runc-root"     // with limits; the command is a user that owns nothing else
-	TierRootless = "runc-rootless" // without limits; outside, the command is the user of this process
+	TierRoot     = "runc-root"     // with all limits; the command is a user that owns nothing else
+	TierRootless = "runc-rootless" // without limits of memory and CPU; outside, the command is the user of this process
 	TierNone     = "none"
 )
 
@@ -67,9 +72,9 @@ type Spec struct {
 	Workspace string // folder of the machine, writable at /workspace; empty for none
 	Mounts    []Mount
 	Command   []string
-	Env       []string // complete: nothing is inherited
-	Dir       string   // inside; default /workspace, or /
-	Network   bool
+	Env       []string      // complete: nothing is inherited
+	Dir       string        // inside; default /workspace, or /
+	Network   bool          // default: nothing but a loopback of its own
 	Memory    int64         // bytes; default 4 GiB
 	CPUs      float64       // default all
 	PIDs      int64         // default 4096
@@ -100,8 +105,12 @@ type Sandbox struct {
 	tier    Tier
 	cgroups cgroups
 	seccomp bool
-	ids     identity
-	log     logr.Logger
+	deep    bool // what is mounted below a read-only folder is read-only too
+	// apart says that commands with network have one of their own, with a proxy as the way out.
+	apart bool
+	dial  dialer
+	ids   identity
+	log   logr.Logger
 }
 
 // identity is the user outside that root inside stands for.
@@ -116,7 +125,7 @@ func New(ctx context.Context, o Options) (*Sandbox, error) {
 	if o.Log.GetSink() == nil {
 		o.Log = logr.Discard()
 	}
-	s := &Sandbox{log: o.Log, ids: identity{os.Geteuid(), os.Getegid()}}
+	s := &Sandbox{log: o.Log, dial: dialOthers, ids: identity{os.Geteuid(), os.Getegid()}}
 	if os.Geteuid() == 0 {
 		s.ids = identity{stranger, stranger}
 	}
@@ -173,6 +182,7 @@ func (s *Sandbox) Close() error {
 	if s.lock == nil {
 		return nil
 	}
+	s.cgroups.remove()
 	lock := s.lock
 	s.lock = nil
 	return lock.Close()
