@@ -202,7 +202,7 @@ func (s story) lostRace() {
 	s.must(err)
 	lost := make(chan gitsource.ObjectID, 1)
 	s.BeforeNextPush(func() {
-		winner := world.World{Repo: other}
+		winner := world.Repository{URL: s.URL, Store: other}
 		id, err := winner.Commit(s.Context(), "Be faster", world.Write("docs/faster.md", "first"))
 		if err != nil {
 			s.Error(err)
