@@ -84,7 +84,8 @@ func rootCommand(g *globals) *cobra.Command {
 
 Commands that change something (promote, rollback, hold, freeze) write commits to
 the environment repo, with your own Git credentials. Commands that look (status,
-diff, trace) read the cluster of your kubeconfig. None of them needs a server.
+diff, trace) read the cluster of your kubeconfig. None of them needs a server;
+only runs and logs ask one.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (there are
 differences, an image is held, an environment is frozen, something is not ready).`,
@@ -109,18 +110,24 @@ differences, an image is held, an environment is frozen, something is not ready)
 	}
 	root.AddCommand(
 		initCommand(g), installCommand(g), upCommand(g),
-		statusCommand(g), diffCommand(g), traceCommand(g),
+		statusCommand(g), diffCommand(g), traceCommand(g), runsCommand(g), logsCommand(g),
 		promoteCommand(g), rollbackCommand(g), holdCommand(g), freezeCommand(g), pauseCommand(g),
 		versionCommand(g),
 	)
-	for _, cmd := range root.Commands() {
+	g.begins(root.Commands())
+	return root
+}
+
+// begins lets commands, and those below them, note that their command line was understood.
+func (g *globals) begins(commands []*cobra.Command) {
+	for _, cmd := range commands {
 		run := cmd.RunE
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			g.begun = true
 			return run(cmd, args)
 		}
+		g.begins(cmd.Commands())
 	}
-	return root
 }
 
 // args turns cobra's complaint about arguments into a usage error.

@@ -66,12 +66,7 @@ func Of(in In, subject string) []Stage {
 	var stages []Stage
 	for i := len(in.Commits) - 1; i >= 0; i-- {
 		commit := in.Commits[i]
-		if isRevert(commit) {
-			continue
-		}
-		if concerns(in, commit, subject) {
-			stages = append(stages, promotion(in, commit, subject, digests)...)
-		} else if brings(commit, digests) && !takesAnyBack(in, commit) {
+		if !stepsBack(in, commit) && (concerns(in, commit, subject) || brings(commit, digests)) {
 			stages = append(stages, promotion(in, commit, subject, digests)...)
 		}
 	}

@@ -133,6 +133,23 @@ func TestNewerVersionIsNoRevert(t *testing.T) {
 	}
 }
 
+// A person's way back names nothing; the next version is none, although it replaces an image that is held.
+func TestRollbackAndRollForward(t *testing.T) {
+	in := failed(2, trailer.Block{})
+	in.Commits[0].Message = "Roll shop in production back\n"
+	in.Clusters[0].Status = v1alpha1.ApplicationStatus{}
+	const want = "requested committed promoted reverted held"
+	for name, subject := range map[string]string{"merge": string(id(2)), "rollback": string(id(5)), "image": digest(2)} {
+		if got := names(chain.Of(in, subject)); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
+	in.Commits[0].Changes[0].After = image(3)
+	if got := names(chain.Of(in, digest(3))); got != "committed promoted" {
+		t.Errorf("the next version: %s", got)
+	}
+}
+
 func TestApplication(t *testing.T) {
 	got := names(chain.Of(failed(2, trailer.Block{Reverts: []gitsource.ObjectID{id(2)}}), "shop-production"))
 	if want := "source run committed promoted applied verdict " + whole; !strings.HasPrefix(got, want) {
@@ -182,7 +199,7 @@ func story() chain.In {
 func TestOneChain(t *testing.T) {
 	in := story()
 	want := chain.Of(in, digest(2))
-	if got, all := names(want), "source run built committed promoted requested committed promoted reverted"; got != all {
+	if got, all := names(want), "source run built attested committed promoted requested committed promoted reverted"; got != all {
 		t.Fatalf("got  %s\nwant %s\n%+v", got, all, want)
 	}
 	for _, stage := range want {
@@ -199,7 +216,7 @@ func TestOneChain(t *testing.T) {
 	}
 	// A run that has promoted nothing is a chain too.
 	in.Commits = nil
-	if got := names(chain.Of(in, "run-2")); got != "source run built" {
+	if got := names(chain.Of(in, "run-2")); got != "source run built attested" {
 		t.Error(got)
 	}
 }

@@ -39,7 +39,7 @@ func digestsOf(in In, subject string) map[string]bool {
 		}
 	}
 	for _, commit := range in.Commits {
-		if isRevert(commit) || !concerns(in, commit, subject) {
+		if stepsBack(in, commit) || !concerns(in, commit, subject) {
 			continue
 		}
 		for _, change := range selected(in, commit, subject) {
@@ -76,11 +76,24 @@ func brings(commit Commit, digests map[string]bool) bool {
 	return slices.ContainsFunc(commit.Changes, func(c ImageChange) bool { return digests[digestOf(c.After)] })
 }
 
-// takesAnyBack reports whether a commit is a step back without trailers that say so:
-// what it brings has been there before.
-func takesAnyBack(in In, commit Commit) bool {
-	return slices.ContainsFunc(in.Commits, func(other Commit) bool {
-		return slices.ContainsFunc(other.Changes, func(c ImageChange) bool { return takesBack(in, commit, other, c) })
+// stepsBack reports whether a commit reverts, by its own word or because what it brings
+// instead of an image that is held since has been there before.
+func stepsBack(in In, commit Commit) bool {
+	return isRevert(commit) || slices.ContainsFunc(commit.Changes, func(back ImageChange) bool {
+		return wasThere(in, commit, back) && slices.ContainsFunc(in.Commits, func(other Commit) bool {
+			return slices.ContainsFunc(other.Changes, func(c ImageChange) bool {
+				return c.App == back.App && c.Environment == back.Environment && c.After == back.Before && takesBack(in, commit, other, c)
+			})
+		})
+	})
+}
+
+// wasThere reports whether an older commit brought what a change brings, or replaced it.
+func wasThere(in In, commit Commit, change ImageChange) bool {
+	return slices.ContainsFunc(in.Commits[position(in, commit.ID)+1:], func(older Commit) bool {
+		return slices.ContainsFunc(older.Changes, func(c ImageChange) bool {
+			return c.App == change.App && c.Environment == change.Environment && (c.After == change.After || c.Before == change.After)
+		})
 	})
 }
 
@@ -113,15 +126,40 @@ func runs(in In, subject string, digests map[string]bool) []Stage {
 			Stage{Stage: "source", ID: run.Revision.URL + "@" + string(run.Revision.ID), At: begun, Detail: run.Trigger.Kind + " of " + run.Repo.Name},
 			Stage{Stage: "run", ID: run.ID, At: run.Created, Detail: strings.TrimSpace(fmt.Sprintf("%s: %s %s", run.Pipeline, run.State, run.Reason))})
 		for _, job := range run.Jobs {
-			for _, image := range job.Images {
-				// Only then it is signed, with SBOM and provenance.
-				if job.State == builder.Succeeded {
-					stages = append(stages, Stage{Stage: "built", ID: image.Reference(), At: job.Finished, Detail: job.Name + ": signed and attested"})
-				}
-			}
+			stages = append(stages, madeBy(job)...)
 		}
 	}
 	return stages
+}
+
+// madeBy are the images of a job, and that the server has vouched for them. Only a job
+// whose images are signed, with SBOM and provenance, has succeeded.
+func madeBy(job builder.Job) []Stage {
+	var stages []Stage
+	for _, image := range job.Images {
+		built := job.Finished
+		if n := len(job.Steps); n > 0 && !job.Steps[n-1].Finished.IsZero() {
+			built = job.Steps[n-1].Finished
+		}
+		if built.IsZero() {
+			continue // a newer attempt is under way
+		}
+		stages = append(stages, Stage{Stage: "built", ID: image.Reference(), At: built, Detail: strings.TrimSpace("by job " + job.Name + " " + isolation(job))})
+		switch {
+		case job.State == builder.Succeeded:
+			stages = append(stages, Stage{Stage: "attested", ID: image.Digest, At: job.Finished, Detail: "signed, with SBOM and provenance"})
+		case job.State.Ended():
+			stages = append(stages, Stage{Stage: "rejected", ID: image.Digest, At: job.Finished, Detail: strings.TrimSpace("not attested: " + job.State.String() + " " + job.Reason)})
+		}
+	}
+	return stages
+}
+
+func isolation(job builder.Job) string {
+	if job.Tier == "" {
+		return ""
+	}
+	return "in " + job.Tier
 }
 
 // promotes reports whether a run has brought something to an app.
