@@ -174,12 +174,14 @@ func (s *Sandbox) prepare(dir string, spec Spec) (root string, mounts []ociMount
 	mounts = []ociMount{
 		{"/proc", "proc", "proc", []string{"nosuid", "noexec", "nodev"}},
 		{"/dev", "tmpfs", "tmpfs", []string{"nosuid", "noexec", "strictatime", "mode=755", "size=64k"}},
+		{"/dev/pts", "devpts", "devpts", []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
 		{"/dev/shm", "tmpfs", "shm", []string{"nosuid", "noexec", "nodev", "mode=1777", "size=64m"}},
 		{"/tmp", "tmpfs", "tmpfs", []string{"nosuid", "nodev", "mode=1777", "size=1g"}},
 	}
-	binds := []Mount{}
+	var binds []Mount
 	if spec.RootFS != "" {
 		root = spec.RootFS
+		binds = s.names(root, spec)
 	} else {
 		root = filepath.Join(dir, "rootfs")
 		if binds, err = machine(root, spec.Network && !s.apart); err != nil {
@@ -210,6 +212,21 @@ func (s *Sandbox) prepare(dir string, spec Spec) (root string, mounts []ociMount
 		mounts = append(mounts, ociMount{m.Target, "bind", m.Source, options})
 	}
 	return root, mounts, mountPoints(root, mounts)
+}
+
+// names lets a command in an image resolve names where it has the machine's network, unless the image has its own way.
+func (s *Sandbox) names(root string, spec Spec) []Mount {
+	const file = "/etc/resolv.conf"
+	if !spec.Network || s.apart {
+		return nil
+	}
+	if _, err := os.Stat(file); err != nil {
+		return nil
+	}
+	if info, err := os.Lstat(filepath.Join(root, file)); err == nil && !info.Mode().IsRegular() {
+		return nil
+	}
+	return []Mount{{Source: file, Target: file}}
 }
 
 // mountPoints makes what is mounted over, before the root belongs to somebody who may not. Links in the
