@@ -5,8 +5,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/spf13/pflag"
-
 	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/cmd/internal/wire"
 	"github.com/slipway-cd/slipway/console"
@@ -17,7 +15,12 @@ import (
 // serverFlags are those of commands that ask a server.
 type serverFlags struct{ url, ca, tokenFile string }
 
-func (f *serverFlags) add(set *pflag.FlagSet) {
+// flagSet is what they are added to.
+type flagSet interface {
+	StringVar(into *string, name, value, usage string)
+}
+
+func (f *serverFlags) add(set flagSet) {
 	set.StringVar(&f.url, "server", "", "URL of the server (default: SLIPWAY_SERVER)")
 	set.StringVar(&f.ca, "server-ca", "", "PEM file with the authority that signed its certificate (default: SLIPWAY_SERVER_CA)")
 	set.StringVar(&f.tokenFile, "token-file", "", "file with the token (default: the token itself in SLIPWAY_TOKEN)")

@@ -126,6 +126,14 @@ func (s shown) Runs(ctx context.Context, f console.RunFilter) ([]builder.Run, er
 	return s.Loop.Runs(ctx, run.Filter(f))
 }
 
+func (s shown) Retry(ctx context.Context, id, by string) (builder.Run, error) {
+	fresh, err := s.Loop.Retry(ctx, id, by)
+	if errors.Is(err, run.ErrRefused) {
+		err = fmt.Errorf("%w: %w", console.ErrRefused, err)
+	}
+	return fresh, err
+}
+
 // Committed returns when a commit was made.
 func (s *stores) Committed(ctx context.Context, repo builder.Repo, revision gitsource.Revision) (time.Time, error) {
 	store, err := s.store(ctx, repo.URL)

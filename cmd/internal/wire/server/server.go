@@ -71,6 +71,7 @@ type Server struct {
 	console *console.Server
 	api     *http.Server
 	probes  *http.Server // nil for none
+	tls     bool         // of the API; net/http fills its own field also without
 	address net.Addr
 	listens []net.Listener
 	serve   []func() error
@@ -100,6 +101,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	}
 	clones := newStores(o.Data, known)
 	var repositories []console.Repository
+	var traced []console.TracedRepo
 	writers := map[string]*promoter.Promoter{}
 	for _, r := range o.Repositories {
 		store, err := clones.store(ctx, r.URL)
@@ -111,6 +113,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 			return nil, err
 		}
 		writers[r.URL] = writer
+		traced = append(traced, console.TracedRepo{URL: r.URL, Branch: cmp.Or(r.Branch, o.Branch), Repo: store})
 		repositories = append(repositories, console.Repository{URL: r.URL, Branch: cmp.Or(r.Branch, o.Branch), Reverts: byPromoter{writer}})
 		if o.Poll > 0 {
 			s.pollers = append(s.pollers, console.Poller{URL: r.URL, Refs: store, Hub: o.Hub, Every: o.Poll, Log: o.Log})
@@ -124,8 +127,9 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		if s.build, err = newBuilding(ctx, o, writers, clones); err != nil {
 			return nil, err
 		}
-		shows.Runs, shows.Control = shown{s.build.loop}, s.build.loop
+		shows.Runs, shows.Control = shown{s.build.loop}, shown{s.build.loop}
 	}
+	shows.Tracer = console.Chains{Repos: traced, Runs: shows.Runs}
 	s.console, err = console.New(shows)
 	if err == nil {
 		err = s.listen(ctx, o)
@@ -202,7 +206,7 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 	}
 	s.address, s.listens = listener.Addr(), []net.Listener{listener}
 	s.api = s.serving(s.console.Handler())
-	s.api.TLSConfig = o.TLS
+	s.api.TLSConfig, s.tls = o.TLS, o.TLS != nil
 	s.serve = append(s.serve, func() error {
 		if o.TLS == nil {
 			return s.api.Serve(listener)
@@ -287,7 +291,7 @@ func (s *Server) Run(ctx context.Context) error {
 			})
 		}
 	}
-	s.log.Info("serving", "address", s.Address(), "tls", s.api.TLSConfig != nil)
+	s.log.Info("serving", "address", s.Address(), "tls", s.tls)
 	<-ctx.Done()
 	s.console.Drain()
 	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), graceful)
