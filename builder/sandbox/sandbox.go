@@ -196,6 +196,9 @@ func (s *Sandbox) Remove() error {
 	return RemoveAll(s.state)
 }
 
+// Runc is the program that isolates; empty in TierNone.
+func (s *Sandbox) Runc() string { return s.runc }
+
 // Tier says what New found.
 func (s *Sandbox) Tier() Tier {
 	tier := s.tier

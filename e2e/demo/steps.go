@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/e2e/world"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/trailer"
@@ -52,10 +54,18 @@ func (s *story) pushToDev(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.built, err = s.toDev(ctx, pushed); err != nil {
+	run, err := s.runOf(ctx, pushed)
+	if err != nil {
 		return err
 	}
-	s.second = s.built.Image
+	if _, err := s.run(ctx, "logs", run, "--follow"); err != nil {
+		return err
+	}
+	change, err := s.toDev(ctx, pushed)
+	if err != nil {
+		return err
+	}
+	s.second = change.Image
 	s.t.say("dev runs shop 1; production still runs shop 0")
 	return s.w.Deployment(ctx, "shop-production", "shop", s.first)
 }
@@ -68,6 +78,27 @@ func (s *story) push(ctx context.Context, message string, changes ...gitsource.C
 	}
 	s.t.say("$ git push %s\n%s %s: %s", s.source.URL, id.Short(), world.Person().Name, message)
 	return id, nil
+}
+
+// runOf waits for the run of a source commit.
+func (s *story) runOf(ctx context.Context, pushed gitsource.ObjectID) (string, error) {
+	var id string
+	err := world.Eventually(ctx, soon, func() error {
+		out, err := s.quietly(ctx, "runs", "--commit", string(pushed), "-o", "json")
+		if err != nil {
+			return err
+		}
+		var runs []builder.Run
+		if err := json.Unmarshal([]byte(out), &runs); err != nil {
+			return err
+		}
+		if len(runs) != 1 {
+			return fmt.Errorf("%d runs of %s", len(runs), pushed.Short())
+		}
+		id = runs[0].ID
+		return nil
+	})
+	return id, err
 }
 
 // toDev waits until what was pushed is built, signed, promoted to dev and runs there.
@@ -161,7 +192,10 @@ func (s *story) badVersion(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.bad = change.Image
+	s.bad, s.badRun = change.Image, change.Run
+	if _, err := s.run(ctx, "runs", s.badRun); err != nil {
+		return err
+	}
 	s.t.say("dev runs shop 2: there the currency is set")
 	service := watchService(ctx, s.w)
 	defer service.stop()
@@ -190,6 +224,7 @@ func (s *story) badVersion(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.reverted = revert.ID
 	s.t.say("revert commit:\n%s", describe(revert))
 	if err := s.arrived(ctx, "shop-production", revert.ID, s.second); err != nil {
 		return err
@@ -356,6 +391,18 @@ func (s *story) ask(ctx context.Context) error {
 			return fmt.Errorf("trace does not say %q", want)
 		}
 	}
+	// The chain is the same, whichever link of it is asked for.
+	_, digest, _ := strings.Cut(s.bad, "@")
+	for what, subject := range map[string]string{"source commit": string(s.badSource), "run": s.badRun, "digest": digest, "revert": string(s.reverted)} {
+		other, err := s.quietly(ctx, "trace", subject)
+		if err != nil {
+			return err
+		}
+		if other != trace {
+			return fmt.Errorf("trace of the %s %s is another chain:\n%s", what, subject, other)
+		}
+	}
+	s.t.say("the same chain is printed for the source commit, the run, the digest and the revert")
 	log, err := exec.CommandContext(ctx, "git", "--git-dir", s.w.GitDir(), "log", "--graph", "--format=%h %an: %s", world.Branch).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("git log: %w: %s", err, log)

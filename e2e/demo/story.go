@@ -11,7 +11,6 @@ import (
 
 	"github.com/slipway-cd/slipway/e2e/world"
 	"github.com/slipway-cd/slipway/gitsource"
-	"github.com/slipway-cd/slipway/gitsource/trailer"
 )
 
 // Times that a step may take, far above what they need.
@@ -24,6 +23,7 @@ type story struct {
 	t       *timeline
 	w       *world.World
 	slipway string // path of the command line
+	quiet   bool   // what it prints is not shown
 
 	source *world.Repository // that shop is built from
 	build  world.Build
@@ -31,10 +31,11 @@ type story struct {
 	server *world.Server
 	agent  *world.Process
 
-	first, second, bad string         // images, NAME@sha256:...
-	built              trailer.Change // how the second came to dev
+	first, second, bad string // images, NAME@sha256:...
 	badSource          gitsource.ObjectID
+	badRun             string
 	badCommit          gitsource.ObjectID
+	reverted           gitsource.ObjectID   // by this commit
 	between            []gitsource.ObjectID // unrelated commits after the bad one
 }
 
@@ -102,14 +103,26 @@ func (s *story) run(ctx context.Context, args ...string) (string, error) {
 	cmd.Env = append(os.Environ(),
 		"KUBECONFIG="+s.w.Cluster.Kubeconfig(), "SLIPWAY_REPO="+s.w.URL, "NO_COLOR=1", "XDG_CACHE_HOME="+filepath.Join(s.w.Dir, "home"),
 		"GIT_AUTHOR_NAME=Robin Marsh", "GIT_AUTHOR_EMAIL=robin@shop.example")
+	if s.server != nil {
+		cmd.Env = append(cmd.Env, "SLIPWAY_SERVER="+s.server.URL, "SLIPWAY_SERVER_CA="+s.server.Trust)
+	}
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	s.t.say("$ slipway %s\n%s%s", strings.Join(short(args), " "), out, stderr.String())
+	if !s.quiet || err != nil {
+		s.t.say("$ slipway %s\n%s%s", strings.Join(short(args), " "), out, stderr.String())
+	}
 	if err != nil {
 		return "", fmt.Errorf("slipway %s: %w", args[0], err)
 	}
 	return string(out), nil
+}
+
+// quietly runs the command line for its answer alone.
+func (s *story) quietly(ctx context.Context, args ...string) (string, error) {
+	s.quiet = true
+	defer func() { s.quiet = false }()
+	return s.run(ctx, args...)
 }
 
 // short abbreviates digests, for people.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/slipway-cd/slipway/builder/sandbox"
 )
 
 // The user that the demo is played as. Every Linux knows the number, be it in /etc/passwd or not.
@@ -197,7 +199,7 @@ func (s stage) check(ctx context.Context) error {
 	return nil
 }
 
-// handOver copies the newest role binary into the user's cache. The user writes there, not root.
+// handOver copies the newest role binary, and what isolates steps, into the user's cache. The user writes there, not root.
 func (s stage) handOver(ctx context.Context, testbed string) error {
 	entries, err := filepath.Glob(filepath.Join(testbed, "roles-*", "roles"))
 	if err != nil {
@@ -213,16 +215,53 @@ func (s stage) handOver(ctx context.Context, testbed string) error {
 	if name == "" {
 		return fmt.Errorf("%s: no role binary in it", testbed)
 	}
-	in, err := os.Open(name)
+	if err := s.give(ctx, "Kubernetes", name, "testbed"); err != nil {
+		return err
+	}
+	runc, err := builtRunc(ctx)
+	if err != nil || runc == "" {
+		return err
+	}
+	return s.give(ctx, "runc", runc, "sandbox")
+}
+
+// give copies a program, with its folder's name, into a folder of the user's cache.
+func (s stage) give(ctx context.Context, what, program, cache string) error {
+	in, err := os.Open(program)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	to := filepath.Join(s.home(), ".cache", "slipway", "testbed", filepath.Base(filepath.Dir(name)))
-	const script = `set -e; [ -d "$1" ] && exit; rm -rf "$1.part"; mkdir -p "$1.part"; cat >"$1.part/roles"; chmod 755 "$1.part/roles"; mv "$1.part" "$1"`
-	cmd := s.command(ctx, "sh", "-c", script, "sh", to)
+	to := filepath.Join(s.home(), ".cache", "slipway", cache, filepath.Base(filepath.Dir(program)))
+	const script = `set -e; [ -d "$1" ] && exit; rm -rf "$1.part"; mkdir -p "$1.part"; cat >"$1.part/$2"; chmod 755 "$1.part/$2"; mv "$1.part" "$1"`
+	cmd := s.command(ctx, "sh", "-c", script, "sh", to, filepath.Base(program))
 	cmd.Stdin = in
-	return quietly(ctx, "handing over Kubernetes", cmd)
+	return quietly(ctx, "handing over "+what, cmd)
+}
+
+// builtRunc returns the runc that was built into the cache of whoever runs this; empty if the machine has its own.
+func builtRunc(ctx context.Context) (string, error) {
+	if _, err := exec.LookPath("runc"); err == nil {
+		return "", nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "slipway-runc-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	cache = filepath.Join(cache, "slipway", "sandbox")
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return "", err
+	}
+	box, err := sandbox.New(ctx, sandbox.Options{Cache: cache, State: filepath.Join(dir, "state")})
+	if err != nil {
+		return "", err
+	}
+	return box.Runc(), box.Remove()
 }
 
 // play runs the demo and shows what it says as it says it.

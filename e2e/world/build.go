@@ -63,6 +63,11 @@ func (w *World) NewBuild(_ context.Context, o BuildOptions) (Build, error) {
 	if environments == nil {
 		environments = map[string]any{"url": w.URL, "branch": Branch, "login": login}
 	}
+	tools, err := os.UserCacheDir() // what has to be built there is built once
+	if err != nil {
+		return Build{}, err
+	}
+	tools = filepath.Join(tools, "slipway", "sandbox")
 	common := map[string]any{
 		"environments": []any{environments},
 		"sources":      o.Sources,
@@ -70,13 +75,13 @@ func (w *World) NewBuild(_ context.Context, o BuildOptions) (Build, error) {
 	}
 	server := map[string]any{
 		"signing": map[string]any{"keyFile": b.PrivateKey, "passwordFile": filepath.Join(dir, "cosign.password")},
-		"worker":  map[string]any{"jobs": o.Jobs, "cache": filepath.Join(dir, "cache")},
+		"worker":  map[string]any{"jobs": o.Jobs, "cache": filepath.Join(dir, "cache"), "tools": tools},
 	}
 	if o.Lease == 0 {
 		o.Lease = 2 * time.Second // tests that kill workers have not much time
 	}
 	server["queue"] = map[string]any{"lease": o.Lease.String()}
-	worker := map[string]any{"worker": map[string]any{"jobs": 2, "cache": filepath.Join(dir, "worker-cache")}}
+	worker := map[string]any{"worker": map[string]any{"jobs": 2, "cache": filepath.Join(dir, "worker-cache"), "tools": tools}}
 	if o.QueueListen != "" {
 		server["queue"] = map[string]any{"listen": o.QueueListen, "credentialsFile": b.Credentials, "lease": o.Lease.String()}
 		worker["queue"] = map[string]any{"url": "nats://" + o.QueueListen, "credentialsFile": b.Credentials, "lease": o.Lease.String()}
