@@ -215,7 +215,11 @@ func (l *logStream) write(text string, flush bool) bool {
 	if _, err := l.w.Write([]byte(text)); err != nil {
 		return false
 	}
-	return !flush || l.control.Flush() == nil
+	if flush && l.control.Flush() != nil {
+		return false
+	}
+	// HTTP/2 resets a stream when its deadline passes, also while nothing is written.
+	return l.control.SetWriteDeadline(time.Time{}) == nil
 }
 
 func (l *logStream) beat() bool { return !l.events || l.write(": still here\n\n", true) }

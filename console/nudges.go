@@ -88,7 +88,8 @@ func (s *Server) getNudges(w http.ResponseWriter, r *http.Request) {
 		if _, err := w.Write([]byte(text)); err != nil {
 			return false
 		}
-		return stream.Flush() == nil
+		// HTTP/2 resets a stream when its deadline passes, also while nothing is written.
+		return stream.Flush() == nil && stream.SetWriteDeadline(time.Time{}) == nil
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,15 @@ type yard struct {
 	source *world.Repository
 	build  world.Build
 	server *world.Server
+
+	version *atomic.Int64 // of the newest push
+}
+
+// of is the same yard for a part of the test.
+func (y *yard) of(t testing.TB) *yard {
+	part := *y
+	part.TB = t
+	return &part
 }
 
 func newYard(t testing.TB, o world.BuildOptions) *yard {
@@ -36,7 +46,8 @@ func newYard(t testing.TB, o world.BuildOptions) *yard {
 	if err != nil {
 		t.Fatal(err)
 	}
-	y := &yard{TB: t, World: w}
+	y := &yard{TB: t, World: w, version: &atomic.Int64{}}
+	y.version.Store(1)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(y.said())
@@ -139,7 +150,8 @@ func (y *yard) requirement() policy.Requirement {
 	}
 }
 
-func TestPushBecomesASignedPromotion(t *testing.T) {
+// TestFromPushToPromotion is one test, because most of its time goes into the first compilation.
+func TestFromPushToPromotion(t *testing.T) {
 	y := newYard(t, world.BuildOptions{Jobs: 2})
 	y.start("")
 	files, err := y.ShopSource(t.Context())
@@ -162,9 +174,13 @@ func TestPushBecomesASignedPromotion(t *testing.T) {
 		t.Errorf("evidence %+v", evidence)
 	}
 	start = time.Now()
-	second := y.promoted(y.push("Begin version 2", world.ShopVersion("2")))
+	second := y.promoted(y.push("Begin another version", y.next()))
 	t.Logf("the next one %.1f s after its push", time.Since(start).Seconds())
 	if second.Image == change.Image {
 		t.Error("another version has the same digest")
+	}
+	y.must(y.server.Stop(time.Minute))
+	if t.Run("the server is killed", y.serverKilled) {
+		t.Run("a worker is killed", y.workerKilled)
 	}
 }

@@ -16,26 +16,18 @@ import (
 // patience is how long a run may take, with what has to be done again.
 const patience = 3 * time.Minute
 
-// TestServerKilled: the server, with its queue and its worker, dies at each named point. Whoever starts again ends the run:
+// serverKilled: the server, with its queue and its worker, dies at each named point. Whoever starts again ends the run:
 // one promotion, of a signed image.
-func TestServerKilled(t *testing.T) {
-	y := newYard(t, world.BuildOptions{Jobs: 2})
-	files, err := y.ShopSource(t.Context())
-	y.must(err)
-	y.start("")
-	y.promoted(y.push("Begin the shop", files...))
-	y.server.Kill()
-	for i, point := range []string{
+func (y *yard) serverKilled(t *testing.T) {
+	for _, point := range []string{
 		run.FailpointDelivery, run.FailpointRecord, run.FailpointHint, run.FailpointReported, run.FailpointAttested, run.FailpointVerdict,
 		run.FailpointBegun, run.FailpointPromoted, run.FailpointLast, run.FailpointFinished,
 		sigstore.FailpointSBOM, sigstore.FailpointProvenance, sigstore.FailpointSignature,
-		run.FailpointLease, run.FailpointClaim, run.FailpointCheckout, run.FailpointRun, run.FailpointStep, run.FailpointBuild,
-		run.FailpointPush, run.FailpointReport,
 	} {
-		if !t.Run(point, func(t *testing.T) {
-			y := &yard{TB: t, World: y.World, source: y.source, build: y.build}
+		t.Run(point, func(t *testing.T) {
+			y := y.of(t)
 			y.start(point)
-			commit := y.push("Begin version "+point, world.ShopVersion(fmt.Sprint(i+2)))
+			commit := y.push("Die at "+point, y.next())
 			y.dies(y.server.Process)
 			if !y.server.Killed() {
 				t.Fatalf("it ended by itself:\n%s", y.said())
@@ -45,14 +37,12 @@ func TestServerKilled(t *testing.T) {
 			y.ends(commit)
 			t.Logf("promoted %.1f s after the restart", time.Since(start).Seconds())
 			y.must(y.server.Stop(time.Minute))
-		}) {
-			return
-		}
+		})
 	}
 }
 
-// TestWorkerKilled: a worker apart dies at each point of a job's life, and another one takes over.
-func TestWorkerKilled(t *testing.T) {
+// workerKilled: a worker apart dies at each point of a job's life, and another one takes over.
+func (y *yard) workerKilled(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a free port
 	if err != nil {
 		t.Fatal(err)
@@ -61,38 +51,37 @@ func TestWorkerKilled(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	y := newYard(t, world.BuildOptions{QueueListen: address})
-	files, err := y.ShopSource(t.Context())
-	y.must(err)
-	y.start("")
-	first, err := y.StartWorker(t.Context(), y.build, "worker-0", "")
-	y.must(err)
-	y.promoted(y.push("Begin the shop", files...))
-	first.Kill()
-	for i, point := range []string{
+	apart := y.of(t)
+	apart.build, err = y.NewBuild(t.Context(), world.BuildOptions{QueueListen: address, Sources: []map[string]any{world.SourceOf("shop", y.source)}})
+	apart.must(err)
+	apart.start("")
+	for _, point := range []string{
 		run.FailpointLease, run.FailpointClaim, run.FailpointCheckout, run.FailpointRun, run.FailpointStep, run.FailpointBuild,
 		run.FailpointPush, run.FailpointReport,
 	} {
-		if !t.Run(point, func(t *testing.T) {
-			y := &yard{TB: t, World: y.World, source: y.source, build: y.build, server: y.server}
+		t.Run(point, func(t *testing.T) {
+			y := apart.of(t)
 			doomed, err := y.StartWorker(t.Context(), y.build, "doomed", point)
 			y.must(err)
-			commit := y.push("Begin version "+point, world.ShopVersion(fmt.Sprint(i+2)))
+			commit := y.push("Die at "+point, y.next())
 			y.dies(doomed)
 			if !doomed.Killed() {
 				t.Fatal("it ended by itself")
 			}
 			start := time.Now()
-			// With the name, and so the folders, of the first one: its caches are warm.
-			next, err := y.StartWorker(t.Context(), y.build, "worker-0", "")
+			other, err := y.StartWorker(t.Context(), y.build, "other", "")
 			y.must(err)
 			y.ends(commit)
 			t.Logf("promoted %.1f s after the other one started", time.Since(start).Seconds())
-			next.Kill()
-		}) {
-			return
-		}
+			other.Kill()
+		})
 	}
+}
+
+// next is another version than all before.
+func (y *yard) next() gitsource.Change {
+	y.version.Add(1)
+	return world.ShopVersion(fmt.Sprint(y.version.Load()))
 }
 
 func (y *yard) dies(p *world.Process) {

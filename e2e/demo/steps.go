@@ -76,6 +76,7 @@ func (s *story) push(ctx context.Context, message string, changes ...gitsource.C
 	if err != nil {
 		return "", err
 	}
+	s.pushed = time.Now()
 	s.t.say("$ git push %s\n%s %s: %s", s.source.URL, id.Short(), world.Person().Name, message)
 	return id, nil
 }
@@ -103,7 +104,6 @@ func (s *story) runOf(ctx context.Context, pushed gitsource.ObjectID) (string, e
 
 // toDev waits until what was pushed is built, signed, promoted to dev and runs there.
 func (s *story) toDev(ctx context.Context, pushed gitsource.ObjectID) (trailer.Change, error) {
-	start := time.Now()
 	var change trailer.Change
 	var promotion gitsource.ObjectID
 	err := world.Eventually(ctx, patchy, func() error {
@@ -124,7 +124,7 @@ func (s *story) toDev(ctx context.Context, pushed gitsource.ObjectID) (trailer.C
 	if err != nil {
 		return change, err
 	}
-	s.t.say("run %s: tested, built as %s, signed, promoted to dev by %s, %.1f s after the push", change.Run, strings.Join(short([]string{change.Image}), ""), promotion.Short(), time.Since(start).Seconds())
+	s.t.say("run %s: tested, built as %s, signed, promoted to dev by %s, %.1f s after the push", change.Run, strings.Join(short([]string{change.Image}), ""), promotion.Short(), time.Since(s.pushed).Seconds())
 	return change, s.arrived(ctx, "shop-dev", promotion, change.Image)
 }
 

@@ -24,6 +24,7 @@ type story struct {
 	w       *world.World
 	slipway string // path of the command line
 	quiet   bool   // what it prints is not shown
+	pushed  time.Time
 
 	source *world.Repository // that shop is built from
 	build  world.Build

@@ -81,7 +81,7 @@ func (w *World) NewBuild(_ context.Context, o BuildOptions) (Build, error) {
 		o.Lease = 2 * time.Second // tests that kill workers have not much time
 	}
 	server["queue"] = map[string]any{"lease": o.Lease.String()}
-	worker := map[string]any{"worker": map[string]any{"jobs": 2, "cache": filepath.Join(dir, "worker-cache"), "tools": tools}}
+	worker := map[string]any{"worker": map[string]any{"jobs": 2, "cache": filepath.Join(dir, "cache"), "tools": tools}}
 	if o.QueueListen != "" {
 		server["queue"] = map[string]any{"listen": o.QueueListen, "credentialsFile": b.Credentials, "lease": o.Lease.String()}
 		worker["queue"] = map[string]any{"url": "nats://" + o.QueueListen, "credentialsFile": b.Credentials, "lease": o.Lease.String()}

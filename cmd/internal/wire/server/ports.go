@@ -106,7 +106,9 @@ func (w writeBack) Promote(ctx context.Context, p run.Promotion) (run.Promoted, 
 		return run.Promoted{}, err
 	}
 	switch written.Outcome {
-	case promoter.Committed, promoter.Requested, promoter.Present:
+	case promoter.Committed, promoter.Present:
+		return run.Promoted{Commit: written.Commit}, nil
+	case promoter.Requested:
 		return run.Promoted{Commit: written.Commit, Branch: written.Branch, URL: written.URL}, nil
 	case promoter.Held, promoter.Frozen:
 		return run.Promoted{Held: true, Reason: written.Reason}, nil
