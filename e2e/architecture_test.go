@@ -30,14 +30,14 @@ func (l layer) String() string {
 // layers places each package of the module; a name that ends in /... stands for everything below it.
 var layers = map[layer][]string{
 	value: {
-		"gitsource", "gitsource/revert", "gitsource/trailer",
+		"gitsource", "gitsource/forge", "gitsource/revert", "gitsource/trailer",
 		"manifests", "manifests/v1alpha1", "manifests/install",
 		"reconciler/plan", "rollout/analysis",
 		"promoter/edit", "promoter/environment", "promoter/undo",
 		"builder", "builder/pipeline", "console/chain", "policy",
 	},
 	adapter: {
-		"gitsource/gogit", "gitsource/oci", "gitsource/forge/...", "manifests/render", "reconciler/apply", "reconciler/report",
+		"gitsource/gogit", "gitsource/oci", "gitsource/forge/bare", "gitsource/forge/gitea", "gitsource/forge/webhook", "manifests/render", "reconciler/apply", "reconciler/report",
 		"rollout/prom", "rollout/gateway", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore",
 		"console/client",
 	},
