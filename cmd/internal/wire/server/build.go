@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"github.com/slipway-cd/slipway/builder/run"
 	"github.com/slipway-cd/slipway/cmd/internal/wire"
 	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/gitsource/forge"
+	"github.com/slipway-cd/slipway/gitsource/forge/webhook"
 	"github.com/slipway-cd/slipway/policy/sigstore"
 	"github.com/slipway-cd/slipway/promoter"
 )
@@ -147,6 +150,38 @@ func (b *building) pushed(ctx context.Context, repo builder.Repo, ref string, co
 	return b.loop.Deliver(ctx, builder.Delivery{
 		ID: "seen", Repo: repo, Revision: gitsource.Revision{URL: repo.URL, Ref: ref, ID: commit}, Actor: actor, ReceivedAt: time.Now(),
 	})
+}
+
+// hooks takes the webhooks of the sources that have one; nil if none has.
+func (b *building) hooks() (http.Handler, error) {
+	options := webhook.Options{Log: b.log.WithName("webhook")}
+	repos := map[string]builder.Repo{}
+	for _, s := range b.config.Sources {
+		if s.Webhook == nil {
+			continue
+		}
+		kind, err := forge.ParseKind(s.Webhook.Kind)
+		if err != nil {
+			return nil, fmt.Errorf("source %s: webhook: %w", s.Name, err)
+		}
+		signed, err := secret(s.Webhook.SecretFile)
+		if err != nil {
+			return nil, fmt.Errorf("source %s: webhook: %w", s.Name, err)
+		}
+		options.Hooks = append(options.Hooks, webhook.Hook{Name: s.Name, Kind: kind, Secret: signed, CloneURL: s.URL})
+		repos[s.Name] = builder.Repo{Name: s.Name, URL: s.URL}
+	}
+	if len(options.Hooks) == 0 {
+		return nil, nil
+	}
+	options.Accept = func(ctx context.Context, push forge.Push) error {
+		repo := repos[push.Hook]
+		return b.loop.Deliver(ctx, builder.Delivery{
+			// What the host calls a message is not signed; the digest of what is signed tells a replay.
+			ID: push.Digest, Repo: repo, Revision: gitsource.Revision{URL: repo.URL, Ref: push.Ref, ID: push.After}, Actor: push.Pusher, ReceivedAt: time.Now(),
+		})
+	}
+	return webhook.New(options)
 }
 
 // runs are what has to run for the build half.

@@ -128,6 +128,10 @@ func New(ctx context.Context, o Options) (*Server, error) {
 			return nil, err
 		}
 		shows.Runs, shows.Control = shown{s.build.loop}, shown{s.build.loop}
+		if shows.Hooks, err = s.build.hooks(); err != nil {
+			s.build.close()
+			return nil, err
+		}
 	}
 	shows.Tracer = console.Chains{Repos: traced, Runs: shows.Runs}
 	s.console, err = console.New(shows)
