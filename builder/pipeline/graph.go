@@ -17,9 +17,14 @@ func (r *reader) graph(p Pipeline, nodes []*yaml.Node) {
 		list := valueOf(nodes[at], "needs")
 		seen := map[string]bool{}
 		for i, need := range s.Needs {
+			if len(r.faults) == maxHeld {
+				return // looking for the nearest name costs more than the answer is worth by now
+			}
 			item := list.Content[i]
 			switch {
-			case need == "":
+			case blank(item):
+				r.fail(item, "needs holds an empty name (remove it, or name a stage)")
+			case need == "": // is no string, which was said
 			case need == s.Name:
 				r.fail(item, "stage %s needs itself (remove it)", s.Name)
 			case seen[need]:
@@ -31,14 +36,11 @@ func (r *reader) graph(p Pipeline, nodes []*yaml.Node) {
 			seen[need] = true
 		}
 	}
-	if len(r.faults) > 0 {
-		return // what follows walks along the edges
-	}
 	for _, cycle := range cycles(p) {
 		r.fail(nodes[slices.Index(names, cycle[0])], "stages need each other in a circle: %s (remove one of the needs)", strings.Join(cycle, " -> "))
 	}
 	if len(r.faults) > 0 {
-		return
+		return // which images a stage may promote is only clear where all else is
 	}
 	for at, s := range p.Stages {
 		if s.Promotes() {
@@ -56,12 +58,26 @@ func (r *reader) source(p Pipeline, s Stage, n *yaml.Node) {
 		r.fail(n, "stage %s promotes, and no stage that it needs builds an image (add needs, and a stage that uses go-image)", s.Name)
 	case chosen == "" && len(images) > 1:
 		r.fail(n, "stage %s promotes, and the stages %s all build images (say with.image: STAGE)", s.Name, strings.Join(images, ", "))
+	case chosen == "" && p.count(images[0]) > 1 || slices.Contains(images, chosen) && p.count(chosen) > 1:
+		r.fail(n, "stage %s promotes one image, and the stage before builds several (build each in a stage of its own)", s.Name)
 	case chosen != "" && !slices.Contains(images, chosen):
 		r.fail(n, "stage %s promotes the image of %q, which is no stage that it needs and that builds one (%s)", s.Name, chosen, nearest(chosen, images))
 	}
 }
 
-// cycles returns each circle of needs once, from the stage that comes first in the file, which is named again at the end.
+// count says how many images a stage builds.
+func (p Pipeline) count(stage string) (images int) {
+	s, _ := p.Stage(stage)
+	for _, step := range s.Steps {
+		if step.Uses == GoImage {
+			images++
+		}
+	}
+	return images
+}
+
+// cycles returns circles of needs, at least one of each group of stages that hang in one. Each begins with its stage that
+// comes first in the file, which is named again at the end. A stage that needs itself is no circle here.
 func cycles(p Pipeline) [][]string {
 	const (
 		fresh = iota
@@ -77,12 +93,12 @@ func cycles(p Pipeline) [][]string {
 		path = append(path, name)
 		s, _ := p.Stage(name)
 		for _, need := range s.Needs {
-			switch state[need] {
-			case fresh:
+			switch {
+			case need == "" || need == name: // has a fault of its own
+			case state[need] == fresh:
 				walk(need)
-			case open:
-				circle := slices.Clone(path[slices.Index(path, need):])
-				found = append(found, append(circle, need))
+			case state[need] == open:
+				found = append(found, p.fromFirst(path[slices.Index(path, need):]))
 			}
 		}
 		path = path[:len(path)-1]
@@ -94,6 +110,16 @@ func cycles(p Pipeline) [][]string {
 		}
 	}
 	return found
+}
+
+// fromFirst returns a circle from its stage that comes first in the file, and back to it.
+func (p Pipeline) fromFirst(circle []string) []string {
+	for _, s := range p.Stages {
+		if at := slices.Index(circle, s.Name); at >= 0 {
+			return slices.Concat(circle[at:], circle[:at+1])
+		}
+	}
+	return circle
 }
 
 // valueOf returns the value of a key of a mapping.

@@ -61,7 +61,7 @@ func (r *reader) pipeline(top *yaml.Node) Pipeline {
 		r.fail(top, "no stages (a pipeline needs at least one, with steps)")
 	}
 	if len(stages) > maxStages {
-		r.fail(stages[maxStages], "more than %d stages", maxStages)
+		r.fail(stages[maxStages], "more than %d stages (put several commands into one stage)", maxStages)
 		return p
 	}
 	lines := map[string]int{}
@@ -82,7 +82,7 @@ func (r *reader) pipeline(top *yaml.Node) Pipeline {
 // name reads a required name that may be part of subjects, paths and branches.
 func (r *reader) name(parent, n *yaml.Node, what string) string {
 	if n == nil {
-		r.fail(parent, "%q is missing", what)
+		r.fail(parent, "%q is missing (add %s: and 1 to 63 of a-z, 0-9 and -)", what, what)
 		return ""
 	}
 	name := r.text(n, what)
@@ -118,11 +118,17 @@ func (r *reader) branches(n *yaml.Node) []string {
 		if strings.HasPrefix(pattern, "refs/") {
 			r.fail(item, "branch %q: want the name without refs/heads/", pattern)
 		}
-		if pattern == "" && item.Tag == "!!str" {
-			r.fail(item, "branch is empty")
+		if strings.ContainsAny(pattern, "[\\^~: \t\n") { // Git allows none of them in a name
+			r.fail(item, "branch %q would match no branch (patterns know *, ** and ?, and neither sets nor escapes)", pattern)
+		}
+		if strings.HasPrefix(pattern, "!") {
+			r.fail(item, "branch %q: patterns exclude nothing (list the branches that are wanted; write ? for a name that begins with !)", pattern)
+		}
+		if blank(item) {
+			r.fail(item, "branch is empty (remove it)")
 		}
 		if len(pattern) > 250 {
-			r.fail(item, "branch: longer than 250 bytes")
+			r.fail(item, "branch is longer than 250 bytes (shorten it with *)")
 		}
 		branches = append(branches, pattern)
 	}
@@ -157,7 +163,7 @@ func (r *reader) stage(n *yaml.Node) Stage {
 		r.fail(n, "stage %s has no steps (give it one with run or uses)", s.Name)
 	}
 	if len(steps) > maxSteps {
-		r.fail(steps[maxSteps], "more than %d steps in a stage", maxSteps)
+		r.fail(steps[maxSteps], "more than %d steps in a stage (put commands into a script)", maxSteps)
 		steps = nil
 	}
 	for _, step := range steps {
@@ -190,7 +196,7 @@ func (r *reader) step(n *yaml.Node) Step {
 	case f["run"] == nil && f["uses"] == nil:
 		r.fail(n, "a step with neither run nor uses (give it a command to run, or something to use)")
 	case f["run"] != nil && strings.TrimSpace(s.Run) == "" && f["run"].Tag == "!!str":
-		r.fail(f["run"], "run is empty")
+		r.fail(f["run"], "run is empty (give it a command, or remove the step)")
 	case f["run"] != nil && f["with"] != nil:
 		r.fail(f["with"], "with belongs to uses (pass values to a command by env)")
 	case f["uses"] != nil:
@@ -237,9 +243,9 @@ func (r *reader) with(step, uses, n *yaml.Node, action string) map[string]string
 			if !empty(n) {
 				at = n
 			}
-			r.fail(at, "%s needs with.%s", action, name)
-		} else if with[name] == "" {
-			r.fail(n, "with.%s of %s is empty", name, action)
+			r.fail(at, "%s needs with.%s (add it)", action, name)
+		} else if value := valueOf(n, name); blank(value) {
+			r.fail(value, "with.%s of %s is empty (give it a value)", name, action)
 		}
 	}
 	return with

@@ -3,9 +3,11 @@ package pipeline_test
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -184,5 +186,72 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%s never became ready", s.Name)
 			}
 		}
+		for _, s := range p.Stages {
+			endsAfter(t, p, s.Name)
+		}
 	})
+}
+
+// endsAfter holds that every stage ends when failing fails, and that what is blocked is what it holds up.
+func endsAfter(t *testing.T, p pipeline.Pipeline, failing string) {
+	t.Helper()
+	states := map[string]builder.State{}
+	state := func(s string) builder.State { return states[s] }
+	for range p.Stages {
+		blocked := p.Blocked(state)
+		for _, name := range p.Ready(state) {
+			if slices.Contains(blocked, name) {
+				t.Fatalf("%s is ready and blocked", name)
+			}
+			states[name] = builder.Succeeded
+			if name == failing {
+				states[name] = builder.Failed
+			}
+		}
+	}
+	for _, name := range p.Blocked(state) {
+		states[name] = builder.Skipped
+	}
+	for _, s := range p.Stages {
+		held := slices.ContainsFunc(s.Needs, func(need string) bool { return states[need] != builder.Succeeded })
+		if !states[s.Name].Ended() || held != (states[s.Name] == builder.Skipped) {
+			t.Fatalf("%s fails, and %s is %s", failing, s.Name, states[s.Name])
+		}
+	}
+}
+
+// TestHostile holds what a file within the bound of its size can cost: its faults are more than anybody reads.
+func TestHostile(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("name: a\nstages:\n")
+	for i := range 199 {
+		fmt.Fprintf(&b, "- {name: %s%03d, steps: [{run: c}]}\n", strings.Repeat("z", 60), i)
+	}
+	b.WriteString("- {name: last, steps: [{run: c}], needs: [")
+	for i := 0; b.Len() < 250<<10; i++ {
+		fmt.Fprintf(&b, "%x,", i)
+	}
+	b.WriteString("]}\n")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := pipeline.Parse([]byte(b.String()))
+	runtime.ReadMemStats(&after)
+	if err == nil || len(err.Error()) > 1<<20 {
+		t.Errorf("got %.200v", err)
+	}
+	if cost := after.TotalAlloc - before.TotalAlloc; cost > 256<<20 {
+		t.Errorf("%d MB for %d kB", cost>>20, b.Len()>>10)
+	}
+	if _, err := pipeline.Parse([]byte(strings.Repeat("#", 257<<10))); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("too large: %v", err)
+	}
+}
+
+func TestTrueInAllItsSpellings(t *testing.T) {
+	for word, want := range map[string]bool{"true": true, "True": true, "TRUE": true, "false": false, "False": false} {
+		p, err := pipeline.Parse([]byte("name: a\nstages: [{name: b, network: " + word + ", steps: [{run: c}]}]\n"))
+		if err != nil || p.Stages[0].Network != want {
+			t.Errorf("network: %s gives %+v, %v", word, p.Stages, err)
+		}
+	}
 }

@@ -17,6 +17,7 @@ import (
 const (
 	maxBytes  = 256 << 10
 	maxFaults = 20
+	maxHeld   = 1000 // of the faults, before they are sorted: what costs memory is bounded whatever the file says
 )
 
 // Error is one fault of the file.
@@ -31,13 +32,20 @@ func (e *Error) Error() string {
 }
 
 // reader collects the faults of one file.
-type reader struct{ faults []*Error }
+type reader struct {
+	faults  []*Error // the first maxHeld
+	dropped int      // how many more there were
+}
 
 func (r *reader) fail(n *yaml.Node, format string, args ...any) {
 	r.failAt(n.Line, n.Column, format, args...)
 }
 
 func (r *reader) failAt(line, column int, format string, args ...any) {
+	if len(r.faults) == maxHeld {
+		r.dropped++
+		return
+	}
 	r.faults = append(r.faults, &Error{File: Path, Line: max(line, 1), Column: max(column, 1), Cause: fmt.Sprintf(format, args...)})
 }
 
@@ -49,7 +57,7 @@ func (r *reader) err() error {
 	var all []error
 	for i, fault := range r.faults {
 		if i == maxFaults {
-			all = append(all, fmt.Errorf("%s: and %d more", Path, len(r.faults)-maxFaults))
+			all = append(all, fmt.Errorf("%s: and %d more", Path, len(r.faults)-maxFaults+r.dropped))
 			break
 		}
 		all = append(all, fault)
@@ -160,6 +168,10 @@ func (r *reader) texts(n *yaml.Node, what string, check func(key *yaml.Node)) ma
 	out := map[string]string{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
+		if key.Kind != yaml.ScalarNode {
+			r.fail(key, "a key of %s is %s; want a name", what, kindOf(key))
+			continue
+		}
 		if _, twice := out[key.Value]; twice {
 			r.fail(key, "key %q is there already (remove one)", key.Value)
 			continue
@@ -178,7 +190,14 @@ func (r *reader) flag(n *yaml.Node, what string) bool {
 		r.fail(n, "%s is %s; want true or false", what, kindOf(n))
 		return false
 	}
-	return n.Value == "true"
+	switch strings.ToLower(n.Value) { // YAML knows true, True and TRUE
+	case "true":
+		return true
+	case "false":
+	default: // only by a tag: !!bool yes
+		r.fail(n, "%s is %q; want true or false", what, n.Value)
+	}
+	return false
 }
 
 func (r *reader) number(n *yaml.Node, what string, most int) int {
@@ -186,14 +205,23 @@ func (r *reader) number(n *yaml.Node, what string, most int) int {
 		return 0
 	}
 	value, err := strconv.Atoi(n.Value)
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil || value < 0 || value > most {
+	octal := len(n.Value) > 1 && n.Value[0] == '0' // 010 is 8 to YAML 1.1 and 10 to people
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil || octal || value < 0 || value > most {
 		r.fail(n, "%s is %s; want a number from 0 to %d", what, kindOf(n), most)
 		return 0
 	}
 	return value
 }
 
-func empty(n *yaml.Node) bool { return n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
+// empty reports whether a value is missing or null. What is null only by its tag, !!null foo, says something.
+func empty(n *yaml.Node) bool {
+	return n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null" && n.Style&yaml.TaggedStyle == 0
+}
+
+// blank reports whether a value is the empty string.
+func blank(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value == ""
+}
 
 func kindOf(n *yaml.Node) string {
 	switch n.Kind {
