@@ -33,8 +33,10 @@ type Host struct {
 	program program
 	dir     string
 	port    string
-	users   sync.Map // User by name
 	process *process // nil when it does not run
+
+	mu    sync.Mutex
+	users map[string]User // by name
 }
 
 // process is one run of a program.
@@ -62,7 +64,7 @@ func Start(ctx context.Context, o Options) (*Host, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "home"), 0o700); err != nil {
 		return nil, fmt.Errorf("gitea: %w", err)
 	}
-	h := &Host{program: program, dir: dir}
+	h := &Host{program: program, dir: dir, users: map[string]User{}}
 	if h.port, err = freePort(); err != nil {
 		return nil, err
 	}

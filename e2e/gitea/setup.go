@@ -82,8 +82,10 @@ func (h *Host) call(ctx context.Context, method, path string, in, out any, sign 
 
 // User makes an account with a password and a token, or returns the one that was made here before.
 func (h *Host) User(ctx context.Context, name string) (User, error) {
-	if known, ok := h.users.Load(name); ok {
-		return known.(User), nil //nolint:forcetypeassert // nothing else is stored
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known, ok := h.users[name]; ok {
+		return known, nil
 	}
 	u := User{Name: name, Email: name + "@example.com", Password: rand.Text()}
 	err := h.Call(ctx, h.Admin, http.MethodPost, "admin/users", map[string]any{
@@ -95,7 +97,7 @@ func (h *Host) User(ctx context.Context, name string) (User, error) {
 	if u.Token, err = h.Token(ctx, u, "all"); err != nil {
 		return User{}, err
 	}
-	h.users.Store(name, u)
+	h.users[name] = u
 	return u, nil
 }
 

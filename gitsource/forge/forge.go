@@ -74,6 +74,16 @@ const (
 	Merged State = "merged"
 )
 
+// MergeMethod is how the commits of a pull request come to its base.
+type MergeMethod string
+
+// The methods. The zero value is none of them.
+const (
+	MergeCommit MergeMethod = "merge" // with a commit of two parents
+	MergeSquash MergeMethod = "squash"
+	MergeRebase MergeMethod = "rebase"
+)
+
 // PullRequest is a pull request as the host shows it.
 type PullRequest struct {
 	Number      int64
