@@ -36,8 +36,6 @@ type EnvironmentRepo struct {
 	URL    string `yaml:"url"`    // spelled as in the GitSources of the agents
 	Branch string `yaml:"branch"` // default main
 	Login  Login  `yaml:"login"`
-	// Host, if set, holds promotion requests as pull requests; else they are branches.
-	Host *GitHost `yaml:"host"`
 }
 
 // Source is a repository whose pushes are built.
@@ -47,8 +45,6 @@ type Source struct {
 	Login Login  `yaml:"login"`
 	// Webhook of the host; without it the refs are looked at from time to time.
 	Webhook *Webhook `yaml:"webhook"`
-	// Host, if set, is told how the commits do.
-	Host *GitHost `yaml:"host"`
 	// Environments is the URL of the environment repo that images go to; the only one there is may be left out.
 	Environments string `yaml:"environments"`
 }
@@ -63,14 +59,6 @@ type Login struct {
 type Webhook struct {
 	Kind       string `yaml:"kind"` // github, gitlab, gitea
 	SecretFile string `yaml:"secretFile"`
-}
-
-// GitHost is the API of a Git host.
-type GitHost struct {
-	Kind       string `yaml:"kind"` // gitea
-	URL        string `yaml:"url"`
-	Repository string `yaml:"repository"` // OWNER/NAME
-	TokenFile  string `yaml:"tokenFile"`
 }
 
 // RegistryLogin is how images are pulled from and pushed to one registry.
@@ -150,18 +138,11 @@ func parseConfig(content []byte) (Config, error) {
 func (c *Config) files() []*string {
 	files := []*string{&c.TokensFile, &c.Signing.KeyFile, &c.Signing.PasswordFile, &c.Queue.CredentialsFile, &c.Worker.Cache, &c.Worker.State, &c.Worker.Tools}
 	for i := range c.Environments {
-		e := &c.Environments[i]
-		files = append(files, &e.Login.PasswordFile)
-		if e.Host != nil {
-			files = append(files, &e.Host.TokenFile)
-		}
+		files = append(files, &c.Environments[i].Login.PasswordFile)
 	}
 	for i := range c.Sources {
 		s := &c.Sources[i]
 		files = append(files, &s.Login.PasswordFile)
-		if s.Host != nil {
-			files = append(files, &s.Host.TokenFile)
-		}
 		if s.Webhook != nil {
 			files = append(files, &s.Webhook.SecretFile)
 		}
@@ -185,7 +166,6 @@ func (c *Config) check() error {
 			fault("%s.url: %s is there twice", at, e.URL)
 		}
 		environments[e.URL] = true
-		e.Host.check(at+".host", fault)
 	}
 	names := map[string]bool{}
 	for i, s := range c.Sources {
@@ -214,7 +194,6 @@ func (c *Config) check() error {
 				fault("%s.webhook.secretFile: an unsigned webhook could be sent by anybody (name a file with the secret)", at)
 			}
 		}
-		s.Host.check(at+".host", fault)
 	}
 	for i, r := range c.Registries {
 		if r.Host == "" || strings.Contains(r.Host, "/") {
@@ -234,24 +213,6 @@ func (c *Config) check() error {
 		fault("worker.jobs: %d: want 0 to 256", c.Worker.Jobs)
 	}
 	return errors.Join(all...)
-}
-
-func (h *GitHost) check(at string, fault func(string, ...any)) {
-	if h == nil {
-		return
-	}
-	if h.Kind != "gitea" {
-		fault("%s.kind: %q: this version speaks with gitea (leave host out, and requests are branches)", at, h.Kind)
-	}
-	if err := checkURL(h.URL); err != nil {
-		fault("%s.url: %w", at, err)
-	}
-	if owner, name, found := strings.Cut(h.Repository, "/"); !found || owner == "" || name == "" || strings.Contains(name, "/") {
-		fault("%s.repository: %q: want OWNER/NAME", at, h.Repository)
-	}
-	if h.TokenFile == "" {
-		fault("%s.tokenFile: required", at)
-	}
 }
 
 func checkURL(text string) error {

@@ -11,7 +11,6 @@ const whole = `
 environments:
   - url: https://git.example/fleet.git
     login: {username: slipway, passwordFile: git}
-    host: {kind: gitea, url: "https://git.example", repository: team/fleet, tokenFile: token}
 sources:
   - name: shop
     url: https://git.example/team/shop.git
@@ -36,7 +35,7 @@ func TestConfigIsReadWithPathsOfItsFolder(t *testing.T) {
 	}
 	for _, got := range [][2]string{
 		{c.Sources[0].Webhook.SecretFile, filepath.Join(dir, "hook")},
-		{c.Environments[0].Host.TokenFile, filepath.Join(dir, "token")},
+		{c.Environments[0].Login.PasswordFile, filepath.Join(dir, "git")},
 		{c.Registries[0].PasswordFile, "/run/registry"},
 		{c.Registries[0].Username, "push"},
 		{c.Queue.CredentialsFile, filepath.Join(dir, "queue.creds")},
@@ -53,7 +52,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		"unknown key":        {"sorces: []", "field sorces not found"},
 		"login in a URL":     {"environments: [{url: 'https://me:pw@git.example/fleet.git'}]", "environments[0].url: holds a login (put the password into a file"},
 		"unsigned webhook":   {"sources: [{name: shop, url: 'https://g/shop', webhook: {kind: gitea}}]", "an unsigned webhook could be sent by anybody"},
-		"unknown host":       {"sources: [{name: shop, url: 'https://g/shop', host: {kind: svn}}]", `sources[0].host.kind: "svn": this version speaks with gitea`},
+		"not honoured yet":   {"sources: [{name: shop, url: 'https://g/shop', host: {kind: gitea}}]", "field host not found"},
 		"bad name":           {"sources: [{name: Shop, url: 'https://g/shop'}]", `sources[0].name: "Shop": want 1 to 63`},
 		"same name":          {"sources: [{name: a, url: 'https://g/a'}, {name: a, url: 'https://g/b'}]", "sources[1].name: a is there twice"},
 		"unknown repo":       {"sources: [{name: a, url: 'https://g/a', environments: 'https://g/x'}]", "sources[0].environments: https://g/x is not the url"},
