@@ -48,7 +48,7 @@ func (m *memory) say(format string, args ...any) {
 	m.asked = append(m.asked, fmt.Sprintf(format, args...))
 }
 
-func (m *memory) Runs(_ context.Context, f console.RunFilter) ([]builder.Run, error) {
+func (m *memory) Runs(_ context.Context, f builder.RunFilter) ([]builder.Run, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.say("runs %s %s %s %v", f.Repo, f.Branch, f.Commit, f.States)

@@ -27,7 +27,7 @@ type Refs interface {
 // not there are builder.ErrNotFound.
 type Runs interface {
 	// Runs returns those that the filter lets through, newest first.
-	Runs(ctx context.Context, filter RunFilter) ([]builder.Run, error)
+	Runs(ctx context.Context, filter builder.RunFilter) ([]builder.Run, error)
 	Run(ctx context.Context, id string) (builder.Run, error)
 	// Logs yields the lines of a Job behind the sequence from; with follow also those to come, until the Job has ended.
 	Logs(ctx context.Context, id, job string, from uint64, follow bool) iter.Seq2[builder.Log, error]
@@ -49,18 +49,6 @@ type Tracer interface {
 // ErrRefused says that Control will not do what was asked, now or later. Its
 // text is shown to the caller.
 var ErrRefused = errors.New("refused")
-
-// RunFilter says which Runs to show; its zero value all.
-type RunFilter struct {
-	Repo   string // name
-	Branch string
-	Commit gitsource.ObjectID
-	Trace  string
-	Digest string          // of an image that a Job of it built
-	States []builder.State // any of them
-	Before string          // Runs that are older than the one with this id
-	Limit  int             // 50 if 0
-}
 
 // Outcome is what became of a revert request.
 type Outcome uint8

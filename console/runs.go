@@ -76,8 +76,8 @@ func (s *Server) getRuns(w http.ResponseWriter, r *http.Request) {
 }
 
 // parseRunFilter refuses parameters that it does not know: a filter that is ignored shows what nobody asked for.
-func parseRunFilter(r *http.Request) (RunFilter, error) {
-	f := RunFilter{Limit: pageRuns}
+func parseRunFilter(r *http.Request) (builder.RunFilter, error) {
+	f := builder.RunFilter{Limit: pageRuns}
 	for name, values := range r.URL.Query() {
 		value := values[len(values)-1]
 		switch name {

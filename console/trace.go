@@ -14,7 +14,7 @@ import (
 
 // RunFinder looks Runs up. builder.ErrNotFound says that there is definitely no such Run.
 type RunFinder interface {
-	Runs(ctx context.Context, filter RunFilter) ([]builder.Run, error)
+	Runs(ctx context.Context, filter builder.RunFilter) ([]builder.Run, error)
 	Run(ctx context.Context, id string) (builder.Run, error)
 }
 
@@ -68,9 +68,9 @@ func (f *finder) add(runs ...builder.Run) {
 func (f *finder) about(ctx context.Context, subject string) error {
 	switch {
 	case strings.HasPrefix(subject, "sha256:"):
-		return f.filter(ctx, subject, RunFilter{Digest: subject})
+		return f.filter(ctx, subject, builder.RunFilter{Digest: subject})
 	case len(subject) == 32 && isHex(subject):
-		return f.filter(ctx, subject, RunFilter{Trace: subject})
+		return f.filter(ctx, subject, builder.RunFilter{Trace: subject})
 	}
 	id, err := gitsource.ParseObjectID(subject)
 	if err != nil {
@@ -79,7 +79,7 @@ func (f *finder) about(ctx context.Context, subject string) error {
 	if slices.ContainsFunc(f.in.Commits, func(c chain.Commit) bool { return c.ID == id }) {
 		return nil // of the environment repo
 	}
-	return f.filter(ctx, subject, RunFilter{Commit: id})
+	return f.filter(ctx, subject, builder.RunFilter{Commit: id})
 }
 
 // named looks for the Runs that a link of the chain names.
@@ -89,7 +89,7 @@ func (f *finder) named(ctx context.Context, stage chain.Stage) error {
 		return f.run(ctx, stage.ID)
 	case "promoted":
 		if _, digest, found := strings.Cut(stage.ID, "@"); found {
-			return f.filter(ctx, digest, RunFilter{Digest: digest})
+			return f.filter(ctx, digest, builder.RunFilter{Digest: digest})
 		}
 	}
 	return nil
@@ -113,7 +113,7 @@ func (f *finder) run(ctx context.Context, id string) error {
 	return err
 }
 
-func (f *finder) filter(ctx context.Context, key string, filter RunFilter) error {
+func (f *finder) filter(ctx context.Context, key string, filter builder.RunFilter) error {
 	for _, run := range f.in.Runs {
 		for _, job := range run.Jobs {
 			for _, image := range job.Images {

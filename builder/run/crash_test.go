@@ -172,7 +172,7 @@ func TestTwoLoops(t *testing.T) {
 	}
 	w.once(runs...)
 	for _, p := range []*process{a, b} {
-		if listed, err := p.loop.Runs(within(t), Filter{}); err != nil || len(listed) != n {
+		if listed, err := p.loop.Runs(within(t), builder.RunFilter{}); err != nil || len(listed) != n {
 			t.Errorf("%d runs: %v", len(listed), err)
 		}
 	}
@@ -187,7 +187,7 @@ func TestTwoLoops(t *testing.T) {
 		waiting, err := w.waiting(a)
 		return err == nil && waiting == 0, waiting
 	})
-	if listed, err := a.loop.Runs(within(t), Filter{}); err != nil || len(listed) != n {
+	if listed, err := a.loop.Runs(within(t), builder.RunFilter{}); err != nil || len(listed) != n {
 		t.Errorf("%d runs after a replay: %v", len(listed), err)
 	}
 }

@@ -54,7 +54,7 @@ func TestThousandDeliveries(t *testing.T) {
 		return err == nil && waiting == 0 && left == 0, fmt.Sprintf("%v runs and %d deliveries are left", left, waiting)
 	})
 	t.Logf("%d runs ended after %s", runs, time.Since(began).Round(time.Millisecond))
-	ended, err := loop.loop.Runs(within(t), Filter{Limit: 2 * n, States: []builder.State{builder.Succeeded}})
+	ended, err := loop.loop.Runs(within(t), builder.RunFilter{Limit: 2 * n, States: []builder.State{builder.Succeeded}})
 	if err != nil || len(ended) != runs {
 		t.Errorf("%d runs succeeded: %v", len(ended), err)
 	}

@@ -10,22 +10,10 @@ import (
 	"time"
 
 	"github.com/slipway-cd/slipway/builder"
-	"github.com/slipway-cd/slipway/gitsource"
 )
 
-// Filter says which Runs to show; its zero value all.
-type Filter struct {
-	Repo   string // name
-	Branch string
-	Commit gitsource.ObjectID
-	Trace  string
-	Digest string          // of an image that a Job of it built
-	States []builder.State // any of them
-	Before string          // Runs that are older than the one with this id
-	Limit  int             // 50 if 0
-}
-
-func (f Filter) holds(r builder.Run) bool {
+// holds reports whether the filter lets r through.
+func holds(f builder.RunFilter, r builder.Run) bool {
 	return (f.Repo == "" || f.Repo == r.Repo.Name) &&
 		(f.Branch == "" || f.Branch == branch(r.Revision.Ref)) &&
 		(f.Commit == "" || f.Commit == r.Revision.ID) &&
@@ -38,7 +26,7 @@ func (f Filter) holds(r builder.Run) bool {
 
 // Runs returns the newest Runs that the filter lets through, newest first. It reads one record for each Run that it
 // passes, so a filter that few Runs pass costs time.
-func (l *Loop) Runs(ctx context.Context, f Filter) ([]builder.Run, error) {
+func (l *Loop) Runs(ctx context.Context, f builder.RunFilter) ([]builder.Run, error) {
 	ids, err := l.o.Queue.RunList.Keys(ctx, "")
 	if err != nil {
 		return nil, fmt.Errorf("runs: %w", err)
@@ -58,7 +46,7 @@ func (l *Loop) Runs(ctx context.Context, f Filter) ([]builder.Run, error) {
 		if err != nil {
 			return nil, err
 		}
-		if f.holds(r) {
+		if holds(f, r) {
 			if out = append(out, r); len(out) == f.Limit {
 				break
 			}

@@ -86,7 +86,7 @@ func TestWhatStartsNoRun(t *testing.T) {
 		n, err := w.waiting(loop)
 		return err == nil && n == 0, n
 	})
-	runs, err := loop.loop.Runs(within(t), Filter{})
+	runs, err := loop.loop.Runs(within(t), builder.RunFilter{})
 	if err != nil || len(runs) != 1 || runs[0].ID != deliveredID(last) {
 		t.Errorf("%+v %v", runs, err)
 	}
@@ -196,7 +196,7 @@ func TestFailureIsRetriedAndSkipsWhatNeedsIt(t *testing.T) {
 		r, err := loop.loop.Run(t.Context(), again.ID)
 		return err == nil && r.State == builder.Failed, r
 	})
-	runs, err := loop.loop.Runs(within(t), Filter{Repo: "shop", Commit: d.Revision.ID, States: []builder.State{builder.Failed}})
+	runs, err := loop.loop.Runs(within(t), builder.RunFilter{Repo: "shop", Commit: d.Revision.ID, States: []builder.State{builder.Failed}})
 	if err != nil || len(runs) != 2 || runs[0].ID != again.ID {
 		t.Errorf("%+v %v", runs, err)
 	}

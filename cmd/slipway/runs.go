@@ -10,13 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-cd/slipway/builder"
-	"github.com/slipway-cd/slipway/console/client"
 	"github.com/slipway-cd/slipway/gitsource"
 )
 
 func runsCommand(g *globals) *cobra.Command {
 	var at serverFlags
-	var f client.Filter
+	var f builder.RunFilter
 	var commit string
 	var states []string
 	cmd := &cobra.Command{

@@ -57,7 +57,7 @@ func shopRun() builder.Run {
 	}
 }
 
-func (b *builds) Runs(_ context.Context, f console.RunFilter) ([]builder.Run, error) {
+func (b *builds) Runs(_ context.Context, f builder.RunFilter) ([]builder.Run, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.said = append(b.said, fmt.Sprintf("runs %+v", f))

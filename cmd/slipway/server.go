@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	"os"
 	"strings"
 
-	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/cmd/internal/wire"
-	"github.com/slipway-cd/slipway/console"
 	"github.com/slipway-cd/slipway/console/client"
 	"github.com/slipway-cd/slipway/policy"
 )
@@ -67,11 +64,4 @@ func (f *serverFlags) client(g *globals) (*client.Client, error) {
 		err = usage("the server is not known: give --server URL or set SLIPWAY_SERVER ('slipway up' prints its own)")
 	}
 	return c, err
-}
-
-// finder looks Runs up at a server.
-type finder struct{ *client.Client }
-
-func (f finder) Runs(ctx context.Context, filter console.RunFilter) ([]builder.Run, error) {
-	return f.Client.Runs(ctx, client.Filter(filter))
 }

@@ -84,7 +84,7 @@ func (g *globals) trace(ctx context.Context, server *client.Client, subject stri
 	var stages []chain.Stage
 	for _, one := range subjects {
 		if server != nil {
-			unknown["server"] = console.WithRuns(ctx, &in, one, finder{server})
+			unknown["server"] = console.WithRuns(ctx, &in, one, server)
 		}
 		if stages = chain.Of(in, one); len(stages) > 0 {
 			break

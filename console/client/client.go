@@ -23,7 +23,6 @@ import (
 
 	"github.com/slipway-cd/slipway/builder"
 	"github.com/slipway-cd/slipway/console/chain"
-	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/policy"
 )
 
@@ -108,19 +107,7 @@ func (e *Error) Temporary() bool {
 	return e.Status >= 500 && e.Status != http.StatusNotImplemented || e.Status == http.StatusTooManyRequests
 }
 
-// Filter says which Runs to show; its zero value all.
-type Filter struct {
-	Repo   string // name
-	Branch string
-	Commit gitsource.ObjectID
-	Trace  string
-	Digest string          // of an image that a Job of it built
-	States []builder.State // any of them
-	Before string          // Runs that are older than the one with this id
-	Limit  int             // the server's own if 0, at most 200
-}
-
-func (f Filter) query() url.Values {
+func query(f builder.RunFilter) url.Values {
 	q := url.Values{}
 	for name, value := range map[string]string{
 		"repo": f.Repo, "branch": f.Branch, "commit": string(f.Commit), "trace": f.Trace, "digest": f.Digest, "before": f.Before,
@@ -139,11 +126,11 @@ func (f Filter) query() url.Values {
 }
 
 // Runs returns the newest Runs that the filter lets through, newest first.
-func (c *Client) Runs(ctx context.Context, f Filter) ([]builder.Run, error) {
+func (c *Client) Runs(ctx context.Context, f builder.RunFilter) ([]builder.Run, error) {
 	var page struct {
 		Runs []builder.Run `json:"runs"`
 	}
-	err := c.call(ctx, http.MethodGet, "/v1/runs?"+f.query().Encode(), nil, &page)
+	err := c.call(ctx, http.MethodGet, "/v1/runs?"+query(f).Encode(), nil, &page)
 	return page.Runs, err
 }
 

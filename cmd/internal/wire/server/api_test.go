@@ -36,11 +36,11 @@ func TestAPI(t *testing.T) {
 		}
 		return c
 	}
-	if _, err := connect(policy.Secret{}).Runs(t.Context(), client.Filter{}); err == nil || !strings.Contains(err.Error(), "a token is needed") {
+	if _, err := connect(policy.Secret{}).Runs(t.Context(), builder.RunFilter{}); err == nil || !strings.Contains(err.Error(), "a token is needed") {
 		t.Error(err)
 	}
 	c := connect(secret)
-	if runs, err := c.Runs(t.Context(), client.Filter{States: []builder.State{builder.Running}}); err != nil || len(runs) > 0 {
+	if runs, err := c.Runs(t.Context(), builder.RunFilter{States: []builder.State{builder.Running}}); err != nil || len(runs) > 0 {
 		t.Error(runs, err)
 	}
 	if _, err := c.Run(t.Context(), "20261101-080000-000-0123456789"); !errors.Is(err, builder.ErrNotFound) {

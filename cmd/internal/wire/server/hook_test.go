@@ -67,7 +67,7 @@ func TestWebhook(t *testing.T) {
 	defer tick.Stop()
 	var runs []builder.Run
 	for deadline := time.Now().Add(30 * time.Second); len(runs) == 0; <-tick.C {
-		if runs, err = c.Runs(t.Context(), client.Filter{Commit: commit}); err != nil || time.Now().After(deadline) {
+		if runs, err = c.Runs(t.Context(), builder.RunFilter{Commit: commit}); err != nil || time.Now().After(deadline) {
 			t.Fatalf("no run: %v", err)
 		}
 	}

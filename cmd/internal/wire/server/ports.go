@@ -121,12 +121,8 @@ func (w writeBack) Promote(ctx context.Context, p run.Promotion) (run.Promoted, 
 	return run.Promoted{}, errors.Join(written.Err, errors.New("not written yet"))
 }
 
-// shown is a loop as the console wants to see it.
+// shown is a loop whose refusals the console understands.
 type shown struct{ *run.Loop }
-
-func (s shown) Runs(ctx context.Context, f console.RunFilter) ([]builder.Run, error) {
-	return s.Loop.Runs(ctx, run.Filter(f))
-}
 
 func (s shown) Retry(ctx context.Context, id, by string) (builder.Run, error) {
 	fresh, err := s.Loop.Retry(ctx, id, by)
