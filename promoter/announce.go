@@ -2,6 +2,8 @@ package promoter
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -96,8 +98,7 @@ func (p *Promoter) announce(ctx context.Context, h *past, at int) (Announcement,
 			return a, fmt.Errorf("revert %s: %w", a.Revert.Short(), err)
 		}
 		if found {
-			mark := fmt.Sprintf("<!-- slipway-revert %s %s %s -->", a.Revert, t.env, t.app)
-			if err := p.requests.Comment(ctx, request.Number, mark, mark+"\n"+t.comment()); err != nil {
+			if err := p.requests.Comment(ctx, request.Number, t.key(a.Revert), t.comment()); err != nil {
 				return a, fmt.Errorf("revert %s: not announced at %s: %w", a.Revert.Short(), request.URL, err)
 			}
 			a.Requests = append(a.Requests, request)
@@ -110,6 +111,12 @@ func (p *Promoter) announce(ctx context.Context, h *past, at int) (Announcement,
 		}
 	}
 	return a, nil
+}
+
+// key tells the comment about it from others.
+func (t takenBack) key(revert gitsource.ObjectID) string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{string(revert), t.env, t.app}, " ")))
+	return "revert-" + hex.EncodeToString(sum[:16])
 }
 
 // takenBack compares the files before and after a commit of the line.
@@ -197,12 +204,11 @@ func (p *Promoter) requestOf(ctx context.Context, t takenBack) (PullRequest, boo
 	if p.requests == nil || t.promoted.Commit.ID == "" {
 		return PullRequest{}, false, nil
 	}
-	all, err := p.requests.Of(ctx, RequestBranch(t.env, t.app))
-	if err != nil {
-		return PullRequest{}, false, err
-	}
 	merge := t.promoted.Commit
-	for _, r := range all {
+	for r, err := range p.requests.Of(ctx, RequestBranch(t.env, t.app)) {
+		if err != nil {
+			return PullRequest{}, false, err
+		}
 		byHead := r.Head != "" && len(merge.Parents) > 1 && slices.Contains(merge.Parents[1:], r.Head)
 		if r.Merge == merge.ID || byHead {
 			return r, true, nil

@@ -14,7 +14,7 @@ import (
 const maxRequest = 50
 
 // Merge merges the request of app in env into the followed branch by a commit
-// with two parents, and deletes the request's branch. Holds and Freezes are
+// with two parents, and deletes the request's branch. An open pull request is merged on its host, by the host's rules. Holds and Freezes are
 // checked again on what results. It fails with *HeldError, *FrozenError or
 // *ConflictError, or gitsource.ErrNotFound where there is no request.
 func (p *Promoter) Merge(ctx context.Context, env, app string, by gitsource.Person, reason string) (Result, error) {
@@ -58,7 +58,7 @@ func (p *Promoter) mergeBranch(ctx context.Context, branch, env, app string, by 
 			if err != nil {
 				return Result{}, err
 			}
-			if result, err = p.pushMerge(ctx, at, request, d, check); err != nil {
+			if result, err = p.pushMerge(ctx, branch, at, request, d, check); err != nil {
 				return Result{}, err
 			}
 		}
@@ -119,8 +119,8 @@ func (p *Promoter) trailersOf(ctx context.Context, base, head gitsource.ObjectID
 	return subject, block, nil
 }
 
-// pushMerge makes the commit, checks what it says and pushes it.
-func (p *Promoter) pushMerge(ctx context.Context, at, request state, d draft, check func(at, merged state) error) (Result, error) {
+// pushMerge makes the commit, checks what it says and pushes it, or has the host merge.
+func (p *Promoter) pushMerge(ctx context.Context, branch string, at, request state, d draft, check func(at, merged state) error) (Result, error) {
 	id, err := p.write(d, at.id, request.id)
 	if err != nil {
 		return Result{}, err
@@ -132,10 +132,19 @@ func (p *Promoter) pushMerge(ctx context.Context, at, request state, d draft, ch
 	if err := check(at, merged); err != nil {
 		return Result{}, err
 	}
-	if err := p.repo.Push(ctx, p.ref, at.id, id); err != nil {
-		return Result{}, err
+	result := Result{Commit: id, Branch: short(p.ref), Direct: true}
+	if p.merger != nil && p.requests != nil {
+		asked, err := p.newest(ctx, branch)
+		if err != nil {
+			return Result{}, fmt.Errorf("branch %s: its pull request cannot be looked up (merge again): %w", branch, err)
+		}
+		if asked.open() {
+			merged, err := p.merger.Merge(ctx, asked.Number, request.id)
+			result.Commit, result.URL = merged.Merge, asked.URL
+			return result, err
+		}
 	}
-	return Result{Commit: id, Branch: short(p.ref), Direct: true}, nil
+	return result, p.repo.Push(ctx, p.ref, at.id, id)
 }
 
 // checkMerged refuses a merge that brings in an image that is held afterwards

@@ -2,6 +2,7 @@ package promoter
 
 import (
 	"context"
+	"iter"
 
 	"github.com/slipway-cd/slipway/gitsource"
 )
@@ -49,12 +50,19 @@ type Sources interface {
 // Requests are the pull requests of the Git host, where people review and merge.
 // That the host cannot be reached is an error that wraps gitsource.ErrUnreachable.
 type Requests interface {
-	// Of returns what there ever was for a branch (without refs/heads/), the newest first; none is no error.
-	Of(ctx context.Context, branch string) ([]PullRequest, error)
+	// Of yields what there ever was for a branch (without refs/heads/), the newest first. An error ends it; none at all is no
+	// error. Who stops early spares the host the rest.
+	Of(ctx context.Context, branch string) iter.Seq2[PullRequest, error]
 	// Open makes the request that merges branch into the followed one. Where one is open, that one gets this title and body.
 	Open(ctx context.Context, branch, title, body string) (PullRequest, error)
-	// Comment adds text to a request, unless a comment there contains mark already.
-	Comment(ctx context.Context, number int64, mark, text string) error
+	// Comment says text on a request, once for each key: letters, digits and single hyphens, which people do not see.
+	Comment(ctx context.Context, number int64, key, text string) error
+}
+
+// Merger merges pull requests by the rules of the host: approvals, checks.
+type Merger interface {
+	// Merge fails while a rule is not met, and if the request's branch is not at head any more.
+	Merge(ctx context.Context, number int64, head gitsource.ObjectID) (PullRequest, error)
 }
 
 // PullRequest is one of a Git host.

@@ -36,6 +36,8 @@ type Options struct {
 	Sources Sources
 	// Requests, if set, makes a pull request of each promotion request. Without, the branch alone is the request.
 	Requests Requests
+	// Merger, if set, merges where there is an open pull request; without, the merge commit is pushed.
+	Merger Merger
 	// Diff, if set, renders what a pull request changes.
 	Diff Diff
 	// RunURL, if set, returns where people look at a run.
@@ -56,6 +58,7 @@ type Promoter struct {
 
 	sources  Sources
 	requests Requests
+	merger   Merger
 	diff     Diff
 	runURL   func(run string) string
 
@@ -70,7 +73,7 @@ func New(o Options) (*Promoter, error) {
 	}
 	p := &Promoter{
 		repo: o.Repo, ref: "refs/heads/main", url: o.URL, tries: 10, maxAge: 24 * time.Hour, now: time.Now, wait: sleep,
-		writer: gitsource.Person{Name: "slipway-server", Email: "server@slipway.dev"}, sources: o.Sources, requests: o.Requests, diff: o.Diff, runURL: o.RunURL,
+		writer: gitsource.Person{Name: "slipway-server", Email: "server@slipway.dev"}, sources: o.Sources, requests: o.Requests, merger: o.Merger, diff: o.Diff, runURL: o.RunURL,
 	}
 	if o.Writer.Name != "" {
 		if err := checkPerson(o.Writer); err != nil {

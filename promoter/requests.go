@@ -18,14 +18,14 @@ func (p *Promoter) refusedBefore(ctx context.Context, w wish) error {
 		return nil
 	}
 	branch := RequestBranch(w.env.Name, w.app)
-	before, err := p.requests.Of(ctx, branch)
+	newest, err := p.newest(ctx, branch)
 	if err != nil {
 		return fmt.Errorf("branch %s: its pull requests cannot be looked up (promote again): %w", branch, err)
 	}
-	if len(before) == 0 || !before[0].Closed || before[0].Head == "" {
+	if !newest.Closed || newest.Head == "" {
 		return nil
 	}
-	closed, err := p.stateAt(ctx, before[0].Head)
+	closed, err := p.stateAt(ctx, newest.Head)
 	if err != nil {
 		return nil //nolint:nilerr // nobody has that commit any more, so nobody knows what it asked for
 	}
@@ -38,8 +38,19 @@ func (p *Promoter) refusedBefore(ctx context.Context, w wish) error {
 			return nil
 		}
 	}
-	return &ClosedError{Branch: branch, URL: before[0].URL}
+	return &ClosedError{Branch: branch, URL: newest.URL}
 }
+
+// newest returns the newest pull request of a branch; its Number is 0 if there never was one.
+func (p *Promoter) newest(ctx context.Context, branch string) (PullRequest, error) {
+	for r, err := range p.requests.Of(ctx, branch) {
+		return r, err
+	}
+	return PullRequest{}, nil
+}
+
+// open reports whether the request waits for people.
+func (r PullRequest) open() bool { return r.Number != 0 && !r.Closed && !r.Merged }
 
 // openOnHost makes or updates the pull request of a branch that asks for a
 // promotion, and returns its URL; empty where the host has none.
@@ -59,14 +70,49 @@ func (p *Promoter) openOnHost(ctx context.Context, at state, w wish, head gitsou
 	return opened.URL, nil
 }
 
+// Describe makes the pull request of an app's branch say what merging it changes, and opens one if there is none and open
+// is true. It is for branches that were pushed by somebody who tells the host nothing. False says that there is none: the
+// branch is gone or merged, a person has closed its request, or open is false.
+func (p *Promoter) Describe(ctx context.Context, env, app string, open bool) (PullRequest, bool, error) {
+	if p.requests == nil || checkNames(app, env) != nil {
+		return PullRequest{}, false, checkNames(app, env)
+	}
+	at, err := p.tip(ctx)
+	if err != nil {
+		return PullRequest{}, false, err
+	}
+	wanted, err := at.environment(env)
+	if err != nil {
+		return PullRequest{}, false, err
+	}
+	branch := RequestBranch(env, app)
+	request, found, err := p.stateOf(ctx, "refs/heads/"+branch)
+	if err != nil || !found {
+		return PullRequest{}, false, err
+	}
+	if base, err := p.repo.MergeBase(ctx, at.id, request.id); err != nil || base == request.id {
+		return PullRequest{}, false, err
+	}
+	newest, err := p.newest(ctx, branch)
+	if err != nil || !newest.open() && (!open || newest.Head == request.id) {
+		return PullRequest{}, false, err
+	}
+	text, err := p.describe(ctx, at, wanted, app, request.id)
+	if err != nil {
+		return PullRequest{}, false, fmt.Errorf("branch %s: not described: %w", branch, err)
+	}
+	newest, err = p.requests.Open(ctx, branch, text.Title(), text.Body())
+	return newest, err == nil, err
+}
+
 // openRevert makes the pull request of a revert that waits for a person. One that is open stays as it is.
 func (p *Promoter) openRevert(ctx context.Context, branch, message string) (string, error) {
 	if p.requests == nil {
 		return "", nil
 	}
-	before, err := p.requests.Of(ctx, branch)
-	if err == nil && len(before) > 0 && !before[0].Closed && !before[0].Merged {
-		return before[0].URL, nil
+	before, err := p.newest(ctx, branch)
+	if err == nil && before.open() {
+		return before.URL, nil
 	}
 	var opened PullRequest
 	if err == nil {

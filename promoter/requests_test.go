@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -26,44 +27,55 @@ type hub struct {
 	opened   int // calls
 }
 
-func (h *hub) Of(_ context.Context, branch string) ([]promoter.PullRequest, error) {
-	if h.down {
-		return nil, gitsource.ErrUnreachable
-	}
-	var out []promoter.PullRequest
-	for i, r := range slices.Backward(h.requests) {
-		if h.branches[i] == branch {
+func (h *hub) Of(_ context.Context, branch string) iter.Seq2[promoter.PullRequest, error] {
+	return func(yield func(promoter.PullRequest, error) bool) {
+		if h.down {
+			yield(promoter.PullRequest{}, gitsource.ErrUnreachable)
+			return
+		}
+		for i, r := range slices.Backward(h.requests) {
+			if h.branches[i] != branch {
+				continue
+			}
 			if !r.Closed && !r.Merged {
 				r.Head = h.w.tip(branch)
 			}
-			out = append(out, r)
+			if !yield(r, nil) {
+				return
+			}
 		}
 	}
-	return out, nil
+}
+
+func (h *hub) newest(ctx context.Context, branch string) (promoter.PullRequest, bool, error) {
+	for r, err := range h.Of(ctx, branch) {
+		return r, err == nil, err
+	}
+	return promoter.PullRequest{}, false, nil
 }
 
 func (h *hub) Open(ctx context.Context, branch, title, body string) (promoter.PullRequest, error) {
 	h.opened++
-	all, err := h.Of(ctx, branch)
+	newest, found, err := h.newest(ctx, branch)
 	if err != nil {
 		return promoter.PullRequest{}, err
 	}
-	if len(all) == 0 || all[0].Closed || all[0].Merged {
+	if !found || newest.Closed || newest.Merged {
 		n := int64(len(h.requests) + 1)
 		h.requests = append(h.requests, promoter.PullRequest{Number: n, URL: fmt.Sprintf("https://git.example/env/pulls/%d", n)})
 		h.branches = append(h.branches, branch)
-		all, _ = h.Of(ctx, branch)
+		newest, _, _ = h.newest(ctx, branch)
 	}
-	h.titles[all[0].Number], h.bodies[all[0].Number] = title, body
-	return all[0], nil
+	h.titles[newest.Number], h.bodies[newest.Number] = title, body
+	return newest, nil
 }
 
-func (h *hub) Comment(_ context.Context, number int64, mark, text string) error {
+func (h *hub) Comment(_ context.Context, number int64, key, text string) error {
 	if h.down {
 		return gitsource.ErrUnreachable
 	}
-	if !slices.ContainsFunc(h.comments[number], func(c string) bool { return strings.Contains(c, mark) }) {
-		h.comments[number] = append(h.comments[number], text)
+	if !slices.ContainsFunc(h.comments[number], func(c string) bool { return strings.HasPrefix(c, key) }) {
+		h.comments[number] = append(h.comments[number], key+" "+text)
 	}
 	return nil
 }
