@@ -38,7 +38,7 @@ var layers = map[layer][]string{
 	},
 	adapter: {
 		"gitsource/gogit", "gitsource/oci", "gitsource/forge/bare", "gitsource/forge/gitea", "gitsource/forge/webhook", "manifests/render", "reconciler/apply", "reconciler/report",
-		"rollout/prom", "rollout/gateway", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore",
+		"rollout/prom", "rollout/gateway", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore", "policy/sigstore/proof",
 		"console/client",
 	},
 	loop:    {"reconciler", "rollout", "promoter", "builder/run", "console"},
@@ -67,8 +67,9 @@ var heavy = []struct {
 	{"go-git", []string{"github.com/go-git"}, []string{"gitsource/gogit"}},
 	{"kustomize and Helm", []string{"sigs.k8s.io/kustomize", "helm.sh/helm"}, []string{"manifests/render"}},
 	{"NATS", []string{"github.com/nats-io"}, []string{"builder/queue", "reconciler/report"}},
-	{"registry I/O", []string{"github.com/google/go-containerregistry"}, []string{"gitsource/oci", "builder/oci", "policy/sigstore"}},
-	{"sigstore", []string{"github.com/sigstore"}, []string{"policy/sigstore"}},
+	{"registry I/O", []string{"github.com/google/go-containerregistry"}, []string{"gitsource/oci", "builder/oci", "policy/sigstore", "policy/sigstore/proof"}},
+	{"sigstore", []string{"github.com/sigstore"}, []string{"policy/sigstore", "policy/sigstore/proof"}},
+	{"cosign", []string{"github.com/sigstore/cosign"}, []string{"policy/sigstore/proof"}},
 	{
 		"Kubernetes clients",
 		[]string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", "github.com/fluxcd/pkg/runtime"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 
 func promoteCommand(g *globals) *cobra.Command {
 	var images []string
-	var env, from, reason, source, run, trace string
+	var env, from, reason, source, run, trace, host string
 	var merge, lift bool
 	cmd := &cobra.Command{
 		Use:   "promote APP --env ENVIRONMENT",
@@ -26,6 +27,10 @@ func promoteCommand(g *globals) *cobra.Command {
 environment asks for it, a request: the branch promote/ENVIRONMENT/APP that becomes
 a promotion when it is merged. Without --image the images of the environment before
 are taken over.
+
+With --host the request is a pull request of the Git host, in your name, with what it
+changes; --merge then asks the host, whose rules (approvals, checks) hold (exit code 3
+while one is not met).
 
 A held image is refused (exit code 3) until a person lifts the hold; so is every
 promotion into a frozen environment.`,
@@ -44,7 +49,7 @@ promotion into a frozen environment.`,
 				}
 				request.Images = append(request.Images, image)
 			}
-			return g.promote(cmd.Context(), request, merge)
+			return g.promote(cmd.Context(), request, cmp.Or(host, g.env("SLIPWAY_HOST")), merge)
 		},
 	}
 	flags := cmd.Flags()
@@ -57,24 +62,22 @@ promotion into a frozen environment.`,
 	flags.StringVar(&source, "source", "", "URL@COMMIT that the image was built from, for the trailers")
 	flags.StringVar(&run, "run", "", "the run that built it, for the trailers")
 	flags.StringVar(&trace, "trace", "", "trace id, for the trailers")
+	flags.StringVar(&host, "host", "", "kind of the Git host, for its pull requests: gitea (default: SLIPWAY_HOST, else requests are branches)")
 	_ = cmd.MarkFlagRequired("env")
 	return cmd
 }
 
-func (g *globals) promote(ctx context.Context, request promoter.Request, merge bool) error {
+func (g *globals) promote(ctx context.Context, request promoter.Request, host string, merge bool) error {
 	author, err := g.person(ctx)
 	if err != nil {
 		return err
 	}
 	request.Author = author
-	repo, target, err := g.open(ctx)
+	p, end, err := g.requester(ctx, host)
 	if err != nil {
 		return err
 	}
-	p, err := promoter.New(promoter.Options{Repo: repo, Branch: g.branch, URL: target})
-	if err != nil {
-		return err
-	}
+	defer end()
 	if merge && len(request.Images) == 0 && request.From == "" && !request.Lift {
 		// What is merged is what people have looked at, also when the environment before has gone on.
 		result, err := p.Merge(ctx, request.Environment, request.App, author, request.Reason)
@@ -101,6 +104,9 @@ func (g *globals) promoted(request promoter.Request, result promoter.Result) err
 	return g.written(result, func(w io.Writer) {
 		if !result.Direct {
 			fmt.Fprintf(w, "request for %s in %s: branch %s at %s\n", request.App, request.Environment, result.Branch, result.Commit.Short())
+			if result.URL != "" {
+				fmt.Fprintf(w, "pull request: %s\n", result.URL)
+			}
 			fmt.Fprintf(w, "merge it with: slipway promote %s --env %s --merge\n", request.App, request.Environment)
 			return
 		}
@@ -137,7 +143,7 @@ func parseImage(reference string) (edit.Image, error) {
 // written reports what a command did to the environment repo.
 func (g *globals) written(result promoter.Result, human func(io.Writer)) error {
 	return g.print(map[string]any{
-		"commit": result.Commit, "branch": result.Branch, "direct": result.Direct, "changed": !result.NoChange,
+		"commit": result.Commit, "branch": result.Branch, "direct": result.Direct, "changed": !result.NoChange, "url": result.URL,
 	}, func(w io.Writer) {
 		if result.NoChange {
 			fmt.Fprintf(w, "nothing to do: %s at %s says so already\n", result.Branch, result.Commit.Short())

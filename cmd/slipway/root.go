@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/slipway-cd/slipway/cmd/internal/wire"
+	"github.com/slipway-cd/slipway/gitsource/forge"
 	"github.com/slipway-cd/slipway/promoter"
 )
 
@@ -70,7 +71,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &wrong):
 		return exitUsage
-	case errors.Is(err, errNo), errors.As(err, &held), errors.As(err, &frozen), errors.As(err, &conflict):
+	case errors.Is(err, errNo), errors.As(err, &held), errors.As(err, &frozen), errors.As(err, &conflict), errors.Is(err, forge.ErrBlocked):
 		return exitNo
 	}
 	return exitFailed

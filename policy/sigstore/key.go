@@ -79,6 +79,7 @@ func (k *signingKey) SignMessage(message io.Reader, _ ...signature.SignOption) (
 type publicKey struct {
 	name     string // as the policy calls it
 	hint     string // base64 of the SHA-256 of its DER form, which bundles name their key by
+	pem      []byte
 	verifier signature.Verifier
 }
 
@@ -104,7 +105,9 @@ func newPublicKey(name string, key crypto.PublicKey) (publicKey, error) {
 		return publicKey{}, err
 	}
 	sum := sha256.Sum256(der)
-	return publicKey{name: name, hint: base64.StdEncoding.EncodeToString(sum[:]), verifier: verifier}, nil
+	return publicKey{
+		name: name, hint: base64.StdEncoding.EncodeToString(sum[:]), verifier: verifier, pem: cryptoutils.PEMEncode(cryptoutils.PublicKeyPEMType, der),
+	}, nil
 }
 
 // verifies reports whether signed is a signature of message by k.

@@ -59,6 +59,9 @@ func NewSigner(o SignerOptions) (*Signer, error) {
 	return s, nil
 }
 
+// PublicKey returns what others verify with, in PEM.
+func (s *Signer) PublicKey() []byte { return s.key.public.pem }
+
 // ErrUnattestable says that Attest will fail again, however often it is called: the subject contradicts itself, or the
 // image is not there or not of a Go program. Other errors pass.
 var ErrUnattestable = errors.New("cannot be attested")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -104,6 +105,28 @@ func (c *Client) open(ctx context.Context, r forge.Request) (pull, error) {
 func same(a, b string) bool {
 	clean := func(s string) string { return strings.TrimSpace(strings.ReplaceAll(s, "\r\n", "\n")) }
 	return clean(a) == clean(b)
+}
+
+// Requests yields all pull requests that there ever were from head to base, the newest first. An error ends it.
+func (c *Client) Requests(ctx context.Context, head, base string) iter.Seq2[forge.PullRequest, error] {
+	return func(yield func(forge.PullRequest, error) bool) {
+		// Whether there ever was one is one call; where they are among those of other branches may take many.
+		err := c.do(ctx, call{op: "find a pull request from " + head, path: append([]string{"pulls", base}, strings.Split(head, "/")...), out: &pull{}})
+		if errors.Is(err, forge.ErrNotFound) {
+			return
+		}
+		on := true
+		if err == nil {
+			query := url.Values{"state": {"all"}, "base_branch": {base}}
+			err = list(ctx, c, call{op: "list the pull requests from " + head, path: []string{"pulls"}, query: query}, func(p pull) bool {
+				on = !p.between(c, head, base) || yield(p.request(), nil)
+				return on
+			})
+		}
+		if err != nil && on {
+			yield(forge.PullRequest{}, err)
+		}
+	}
 }
 
 // Find returns the open pull request from head to base, the oldest if there are several, else the newest of those that were ended; forge.ErrNotFound if there

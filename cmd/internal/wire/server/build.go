@@ -17,10 +17,10 @@ import (
 	"github.com/slipway-cd/slipway/builder/queue"
 	"github.com/slipway-cd/slipway/builder/run"
 	"github.com/slipway-cd/slipway/cmd/internal/wire"
+	"github.com/slipway-cd/slipway/console"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/forge"
 	"github.com/slipway-cd/slipway/gitsource/forge/webhook"
-	"github.com/slipway-cd/slipway/policy/sigstore"
 	"github.com/slipway-cd/slipway/promoter"
 )
 
@@ -46,7 +46,7 @@ type building struct {
 }
 
 // newBuilding opens the queue and what the loop works with. writers are the promoters by the URL of their environment repo.
-func newBuilding(ctx context.Context, o Options, writers map[string]*promoter.Promoter, s *stores) (_ *building, err error) {
+func newBuilding(ctx context.Context, o Options, writers map[string]*promoter.Promoter, s *stores, sources sourceHosts) (_ *building, err error) {
 	b := &building{config: o.Build.Config, stores: s, batches: map[string]*promoter.Batch{}, every: o.Poll, log: o.Log.WithName("build")}
 	defer func() {
 		if err != nil {
@@ -62,12 +62,15 @@ func newBuilding(ctx context.Context, o Options, writers map[string]*promoter.Pr
 	options := run.Options{
 		Name: "server", Queue: loopQueue(b.queue), Source: s, Promoter: writeBack{b.batch}, Lease: b.config.Queue.Lease, Now: time.Now, Log: b.log, Metrics: o.Registry, Failpoint: wire.Failpoint,
 	}
-	signer, err := newSigner(b.config)
+	signs, err := newAttestor(b.config)
 	if err != nil {
 		return nil, err
 	}
-	if signer != nil {
-		options.Attestor = attestor{signer}
+	if signs != nil {
+		options.Attestor = signs
+	}
+	if len(sources) > 0 {
+		options.Statuses = sources
 	}
 	if b.loop, err = run.NewLoop(options); err != nil {
 		return nil, err
@@ -102,32 +105,6 @@ func (b *building) connect(ctx context.Context, dir string) (err error) {
 	return err
 }
 
-// newSigner reads the signing key; nil if none is configured, and then no image can be built.
-func newSigner(c Config) (*sigstore.Signer, error) {
-	if c.Signing.KeyFile == "" {
-		return nil, nil
-	}
-	key, err := secret(c.Signing.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w (make one with slipway-server key)", err)
-	}
-	password, err := secret(c.Signing.PasswordFile)
-	if err != nil {
-		return nil, fmt.Errorf("password of the signing key: %w", err)
-	}
-	logins := map[string]sigstore.Login{}
-	for _, r := range c.Registries {
-		password, err := secret(r.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("registry %s: %w", r.Host, err)
-		}
-		logins[r.Host] = sigstore.Login{Username: r.Username, Password: password}
-	}
-	return sigstore.NewSigner(sigstore.SignerOptions{
-		Key: key, Password: password, Logins: sigstore.LoginsOf(logins), Version: wire.Version, Failpoint: wire.Failpoint,
-	})
-}
-
 // batch returns the Batch of the environment repo that images of a source go to.
 func (b *building) batch(source builder.Repo) (*promoter.Batch, bool) {
 	url := ""
@@ -152,29 +129,55 @@ func (b *building) pushed(ctx context.Context, repo builder.Repo, ref string, co
 	})
 }
 
-// hooks takes the webhooks of the sources that have one; nil if none has.
-func (b *building) hooks() (http.Handler, error) {
+// of is the webhook of one repository.
+func (w *Webhook) of(name, url string) (webhook.Hook, error) {
+	kind, err := forge.ParseKind(w.Kind)
+	if err != nil {
+		return webhook.Hook{}, fmt.Errorf("webhook: %w", err)
+	}
+	signed, err := secret(w.SecretFile)
+	if err != nil {
+		return webhook.Hook{}, fmt.Errorf("webhook: %w", err)
+	}
+	return webhook.Hook{Name: name, Kind: kind, Secret: signed, CloneURL: url}, nil
+}
+
+// hooks takes the webhooks of the repositories that have one, nil if none has: those of sources start Runs, those of
+// environment repos only tell who waits for them.
+func (b *building) hooks(hub *console.Hub) (http.Handler, error) {
 	options := webhook.Options{Log: b.log.WithName("webhook")}
 	repos := map[string]builder.Repo{}
 	for _, s := range b.config.Sources {
 		if s.Webhook == nil {
 			continue
 		}
-		kind, err := forge.ParseKind(s.Webhook.Kind)
+		hook, err := s.Webhook.of(s.Name, s.URL)
 		if err != nil {
-			return nil, fmt.Errorf("source %s: webhook: %w", s.Name, err)
+			return nil, fmt.Errorf("source %s: %w", s.Name, err)
 		}
-		signed, err := secret(s.Webhook.SecretFile)
-		if err != nil {
-			return nil, fmt.Errorf("source %s: webhook: %w", s.Name, err)
-		}
-		options.Hooks = append(options.Hooks, webhook.Hook{Name: s.Name, Kind: kind, Secret: signed, CloneURL: s.URL})
+		options.Hooks = append(options.Hooks, hook)
 		repos[s.Name] = builder.Repo{Name: s.Name, URL: s.URL}
+	}
+	environments := map[string]string{}
+	for _, e := range b.config.Environments {
+		if e.Webhook == nil {
+			continue
+		}
+		hook, err := e.Webhook.of(e.Name, e.URL)
+		if err != nil {
+			return nil, fmt.Errorf("environment repository %s: %w", e.Name, err)
+		}
+		options.Hooks = append(options.Hooks, hook)
+		environments[e.Name] = e.URL
 	}
 	if len(options.Hooks) == 0 {
 		return nil, nil
 	}
 	options.Accept = func(ctx context.Context, push forge.Push) error {
+		if url, found := environments[push.Hook]; found {
+			hub.Publish(console.Nudge{URL: url, Ref: push.Ref})
+			return nil
+		}
 		repo := repos[push.Hook]
 		return b.loop.Deliver(ctx, builder.Delivery{
 			// What the host calls a message is not signed; the digest of what is signed tells a replay.

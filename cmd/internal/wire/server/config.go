@@ -9,12 +9,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/slipway-cd/slipway/cmd/internal/wire/githost"
+	"github.com/slipway-cd/slipway/gitsource/forge"
 	"github.com/slipway-cd/slipway/policy"
 )
 
@@ -36,6 +37,12 @@ type EnvironmentRepo struct {
 	URL    string `yaml:"url"`    // spelled as in the GitSources of the agents
 	Branch string `yaml:"branch"` // default main
 	Login  Login  `yaml:"login"`
+	// Host, "gitea", makes pull requests of promotion requests, and says on them what was rolled back. The login is that of
+	// the API, too. Without, requests are branches.
+	Host string `yaml:"host"`
+	// Webhook, at /v1/hooks/NAME, has agents told at once of what was merged; without, the refs are looked at from time to time.
+	Name    string   `yaml:"name"`
+	Webhook *Webhook `yaml:"webhook"`
 }
 
 // Source is a repository whose pushes are built.
@@ -45,6 +52,8 @@ type Source struct {
 	Login Login  `yaml:"login"`
 	// Webhook of the host; without it the refs are looked at from time to time.
 	Webhook *Webhook `yaml:"webhook"`
+	// Host, "gitea", is told with the login above how its commits do.
+	Host string `yaml:"host"`
 	// Environments is the URL of the environment repo that images go to; the only one there is may be left out.
 	Environments string `yaml:"environments"`
 }
@@ -138,7 +147,11 @@ func parseConfig(content []byte) (Config, error) {
 func (c *Config) files() []*string {
 	files := []*string{&c.TokensFile, &c.Signing.KeyFile, &c.Signing.PasswordFile, &c.Queue.CredentialsFile, &c.Worker.Cache, &c.Worker.State, &c.Worker.Tools}
 	for i := range c.Environments {
-		files = append(files, &c.Environments[i].Login.PasswordFile)
+		e := &c.Environments[i]
+		files = append(files, &e.Login.PasswordFile)
+		if e.Webhook != nil {
+			files = append(files, &e.Webhook.SecretFile)
+		}
 	}
 	for i := range c.Sources {
 		s := &c.Sources[i]
@@ -156,6 +169,16 @@ func (c *Config) files() []*string {
 func (c *Config) check() error {
 	var all []error
 	fault := func(format string, args ...any) { all = append(all, fmt.Errorf(format, args...)) }
+	names := map[string]bool{} // which are those of webhooks, too
+	name := func(at, name string) {
+		if !validName(name) {
+			fault("%s.name: %q: want 1 to 63 of a-z, 0-9 and -, as in a DNS label", at, name)
+		}
+		if names[name] {
+			fault("%s.name: %s is there twice", at, name)
+		}
+		names[name] = true
+	}
 	environments := map[string]bool{}
 	for i, e := range c.Environments {
 		at := fmt.Sprintf("environments[%d]", i)
@@ -166,17 +189,17 @@ func (c *Config) check() error {
 			fault("%s.url: %s is there twice", at, e.URL)
 		}
 		environments[e.URL] = true
+		if e.Name != "" || e.Webhook != nil {
+			name(at, e.Name)
+		}
+		checkHost(at, e.Host, e.Login, fault)
+		e.Webhook.check(at, fault)
 	}
-	names := map[string]bool{}
 	for i, s := range c.Sources {
 		at := fmt.Sprintf("sources[%d]", i)
-		if !validName(s.Name) {
-			fault("%s.name: %q: want 1 to 63 of a-z, 0-9 and -, as in a DNS label", at, s.Name)
-		}
-		if names[s.Name] {
-			fault("%s.name: %s is there twice", at, s.Name)
-		}
-		names[s.Name] = true
+		name(at, s.Name)
+		checkHost(at, s.Host, s.Login, fault)
+		s.Webhook.check(at, fault)
 		if err := checkURL(s.URL); err != nil {
 			fault("%s.url: %w", at, err)
 		}
@@ -185,14 +208,6 @@ func (c *Config) check() error {
 		}
 		if s.Environments == "" && len(c.Environments) > 1 {
 			fault("%s.environments: there are %d environment repos (name the url of one)", at, len(c.Environments))
-		}
-		if hook := s.Webhook; hook != nil {
-			if !slices.Contains([]string{"github", "gitlab", "gitea"}, hook.Kind) {
-				fault("%s.webhook.kind: %q: want github, gitlab or gitea", at, hook.Kind)
-			}
-			if hook.SecretFile == "" {
-				fault("%s.webhook.secretFile: an unsigned webhook could be sent by anybody (name a file with the secret)", at)
-			}
 		}
 	}
 	for i, r := range c.Registries {
@@ -213,6 +228,30 @@ func (c *Config) check() error {
 		fault("worker.jobs: %d: want 0 to 256", c.Worker.Jobs)
 	}
 	return errors.Join(all...)
+}
+
+func (w *Webhook) check(at string, fault func(string, ...any)) {
+	if w == nil {
+		return
+	}
+	if _, err := forge.ParseKind(w.Kind); err != nil {
+		fault("%s.webhook.kind: %q: want github, gitlab or gitea", at, w.Kind)
+	}
+	if w.SecretFile == "" {
+		fault("%s.webhook.secretFile: an unsigned webhook could be sent by anybody (name a file with the secret)", at)
+	}
+}
+
+func checkHost(at, kind string, login Login, fault func(string, ...any)) {
+	if kind == "" {
+		return
+	}
+	if err := githost.CheckKind(kind); err != nil {
+		fault("%s.host: %w", at, err)
+	}
+	if login.Username == "" || login.PasswordFile == "" {
+		fault("%s.host: nothing may be written on %s without a login (give login.username, and login.passwordFile with a token of the host's API)", at, kind)
+	}
 }
 
 func checkURL(text string) error {

@@ -11,6 +11,9 @@ const whole = `
 environments:
   - url: https://git.example/fleet.git
     login: {username: slipway, passwordFile: git}
+    host: gitea
+    name: fleet
+    webhook: {kind: gitea, secretFile: fleet-hook}
 sources:
   - name: shop
     url: https://git.example/team/shop.git
@@ -36,6 +39,7 @@ func TestConfigIsReadWithPathsOfItsFolder(t *testing.T) {
 	for _, got := range [][2]string{
 		{c.Sources[0].Webhook.SecretFile, filepath.Join(dir, "hook")},
 		{c.Environments[0].Login.PasswordFile, filepath.Join(dir, "git")},
+		{c.Environments[0].Webhook.SecretFile, filepath.Join(dir, "fleet-hook")},
 		{c.Registries[0].PasswordFile, "/run/registry"},
 		{c.Registries[0].Username, "push"},
 		{c.Queue.CredentialsFile, filepath.Join(dir, "queue.creds")},
@@ -52,7 +56,10 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		"unknown key":        {"sorces: []", "field sorces not found"},
 		"login in a URL":     {"environments: [{url: 'https://me:pw@git.example/fleet.git'}]", "environments[0].url: holds a login (put the password into a file"},
 		"unsigned webhook":   {"sources: [{name: shop, url: 'https://g/shop', webhook: {kind: gitea}}]", "an unsigned webhook could be sent by anybody"},
-		"not honoured yet":   {"sources: [{name: shop, url: 'https://g/shop', host: {kind: gitea}}]", "field host not found"},
+		"unknown host":       {"sources: [{name: shop, url: 'https://g/team/shop', host: github, login: {username: a, passwordFile: b}}]", `sources[0].host: host "github": this version speaks with gitea alone`},
+		"host, no login":     {"environments: [{url: 'https://g/team/fleet', host: gitea}]", "environments[0].host: nothing may be written on gitea without a login"},
+		"hook, no name":      {"environments: [{url: 'https://g/team/fleet', webhook: {kind: gitea, secretFile: a}}]", `environments[0].name: "": want 1 to 63`},
+		"name taken":         {"environments: [{name: a, url: 'https://g/a'}]\nsources: [{name: a, url: 'https://g/a'}]", "sources[0].name: a is there twice"},
 		"bad name":           {"sources: [{name: Shop, url: 'https://g/shop'}]", `sources[0].name: "Shop": want 1 to 63`},
 		"same name":          {"sources: [{name: a, url: 'https://g/a'}, {name: a, url: 'https://g/b'}]", "sources[1].name: a is there twice"},
 		"unknown repo":       {"sources: [{name: a, url: 'https://g/a', environments: 'https://g/x'}]", "sources[0].environments: https://g/x is not the url"},

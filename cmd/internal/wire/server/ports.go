@@ -15,7 +15,6 @@ import (
 	"github.com/slipway-cd/slipway/builder/sandbox"
 	"github.com/slipway-cd/slipway/console"
 	"github.com/slipway-cd/slipway/gitsource"
-	"github.com/slipway-cd/slipway/policy/sigstore"
 	"github.com/slipway-cd/slipway/promoter"
 )
 
@@ -76,17 +75,6 @@ func (i images) BuildGo(ctx context.Context, image run.GoImage, workspace string
 		result.Materials = append(result.Materials, run.Material(m))
 	}
 	return result, err
-}
-
-// attestor signs by a Signer.
-type attestor struct{ *sigstore.Signer }
-
-func (a attestor) Attest(ctx context.Context, s run.Subject) error {
-	err := a.Signer.Attest(ctx, sigstore.Subject{Image: s.Image, Run: s.Run, Job: s.Job, Base: s.Build.Base})
-	if errors.Is(err, sigstore.ErrUnattestable) {
-		return fmt.Errorf("%w: %w", run.ErrRefused, err)
-	}
-	return err
 }
 
 // writeBack promotes by the Batch of the environment repo that a source belongs to.

@@ -38,6 +38,7 @@ import (
 type Repository struct {
 	URL      string // spelled as in the GitSources of the agents
 	Branch   string // that is written to; default that of the Options
+	Host     string // kind of the Git host, for its pull requests and statuses; empty for none
 	Username string
 	Password policy.Secret // empty for none
 }
@@ -76,12 +77,14 @@ type Server struct {
 	listens []net.Listener
 	serve   []func() error
 	pollers []console.Poller
+	heralds []*herald
+	diff    *wire.RenderedDiff
 	build   *building // nil for none
 	log     logr.Logger
 }
 
 // New opens the stores and listens. It speaks to no Git host yet.
-func New(ctx context.Context, o Options) (*Server, error) {
+func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if o.TLS == nil && !loopback(o.Listen) {
 		return nil, fmt.Errorf("server: plain HTTP on %s: only a loopback address may speak it, because answers are not signed (give a certificate)", o.Listen)
 	}
@@ -95,11 +98,25 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	}
 	s := &Server{log: o.Log}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
 	known, err := o.repositories()
 	if err != nil {
 		return nil, err
 	}
 	clones := newStores(o.Data, known)
+	if s.diff, err = wire.NewRenderedDiff(o.Data, o.Registry); err != nil {
+		return nil, err
+	}
+	var sources sourceHosts
+	if o.Build != nil {
+		if sources, err = newSourceHosts(o.Build.Config.Sources); err != nil {
+			return nil, err
+		}
+	}
 	var repositories []console.Repository
 	var traced []console.TracedRepo
 	writers := map[string]*promoter.Promoter{}
@@ -108,13 +125,14 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		if err != nil {
 			return nil, err
 		}
-		writer, err := promoter.New(promoter.Options{Repo: stoppable{store}, Branch: cmp.Or(r.Branch, o.Branch), URL: r.URL, Sources: clones})
+		r.Branch = cmp.Or(r.Branch, o.Branch)
+		writer, err := s.writer(o, r, store, clones, sources)
 		if err != nil {
 			return nil, err
 		}
 		writers[r.URL] = writer
-		traced = append(traced, console.TracedRepo{URL: r.URL, Branch: cmp.Or(r.Branch, o.Branch), Repo: store})
-		repositories = append(repositories, console.Repository{URL: r.URL, Branch: cmp.Or(r.Branch, o.Branch), Reverts: byPromoter{writer}})
+		traced = append(traced, console.TracedRepo{URL: r.URL, Branch: r.Branch, Repo: store})
+		repositories = append(repositories, console.Repository{URL: r.URL, Branch: r.Branch, Reverts: byPromoter{writer}})
 		if o.Poll > 0 {
 			s.pollers = append(s.pollers, console.Poller{URL: r.URL, Refs: store, Hub: o.Hub, Every: o.Poll, Log: o.Log})
 		}
@@ -124,12 +142,11 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		if shows.Tokens, err = readTokens(o.Build.Config.TokensFile); err != nil {
 			return nil, err
 		}
-		if s.build, err = newBuilding(ctx, o, writers, clones); err != nil {
+		if s.build, err = newBuilding(ctx, o, writers, clones, sources); err != nil {
 			return nil, err
 		}
 		shows.Runs, shows.Control = shown{s.build.loop}, shown{s.build.loop}
-		if shows.Hooks, err = s.build.hooks(); err != nil {
-			s.build.close()
+		if shows.Hooks, err = s.build.hooks(o.Hub); err != nil {
 			return nil, err
 		}
 	}
@@ -139,10 +156,27 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		err = s.listen(ctx, o)
 	}
 	if err != nil {
-		s.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// writer makes what writes to an environment repo, and what tells its Git host of it.
+func (s *Server) writer(o Options, r Repository, store *gogit.Store, clones *stores, sources sourceHosts) (*promoter.Promoter, error) {
+	options := promoter.Options{Repo: stoppable{store}, Branch: r.Branch, URL: r.URL, Sources: clones, Diff: s.diff}
+	host, err := r.host()
+	if err != nil {
+		return nil, err
+	}
+	if host == nil {
+		return promoter.New(options)
+	}
+	options.Requests = host
+	writer, err := promoter.New(options)
+	s.heralds = append(s.heralds, &herald{
+		url: r.URL, branch: r.Branch, promoter: writer, refs: store, sources: sources, hub: o.Hub, log: o.Log.WithName("githost"), requests: map[string]*asked{},
+	})
+	return writer, err
 }
 
 // readTokens reads who may use the API; no file means that only this machine may.
@@ -252,11 +286,19 @@ func (s *Server) Address() string { return s.address.String() }
 
 // Close gives everything free, for a Server that does not run.
 func (s *Server) Close() {
+	s.closeParts()
+	for _, l := range s.listens {
+		_ = l.Close() // it may have ended with Run
+	}
+}
+
+// closeParts ends what was opened beside the addresses. Doing it again does nothing.
+func (s *Server) closeParts() {
 	if s.build != nil {
 		s.build.close()
 	}
-	for _, l := range s.listens {
-		_ = l.Close() // it may have ended with Run
+	if s.diff != nil {
+		_ = s.diff.Close() // its children end with this process at the latest
 	}
 }
 
@@ -278,6 +320,9 @@ func (s *Server) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	for _, poller := range s.pollers {
 		running.Go(func() { poller.Run(ctx) })
+	}
+	for _, herald := range s.heralds {
+		running.Go(func() { herald.Run(ctx) })
 	}
 	for _, serve := range s.serve {
 		running.Go(func() {
@@ -310,9 +355,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	cancel(nil)
 	running.Wait()
-	if s.build != nil {
-		s.build.close()
-	}
+	s.closeParts()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}

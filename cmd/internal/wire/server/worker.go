@@ -157,7 +157,7 @@ func (s Source) repository() (Repository, error) {
 	if err != nil {
 		return Repository{}, fmt.Errorf("source %s: %w", s.Name, err)
 	}
-	return Repository{URL: s.URL, Username: s.Login.Username, Password: password}, nil
+	return Repository{URL: s.URL, Host: s.Host, Username: s.Login.Username, Password: password}, nil
 }
 
 // Repository is how an environment repository is reached.
@@ -166,7 +166,7 @@ func (e EnvironmentRepo) Repository() (Repository, error) {
 	if err != nil {
 		return Repository{}, fmt.Errorf("environment repository %s: %w", e.URL, err)
 	}
-	return Repository{URL: e.URL, Branch: e.Branch, Username: e.Login.Username, Password: password}, nil
+	return Repository{URL: e.URL, Branch: e.Branch, Host: e.Host, Username: e.Login.Username, Password: password}, nil
 }
 
 // storedLogin is what a worker needs to reach the queue, as it stands in a file.
