@@ -67,7 +67,7 @@ func (o Outcome) String() string { return [...]string{"refused", "superseded", "
 // Reverted is the answer of a Reverter.
 type Reverted struct {
 	Outcome Outcome
-	Reason  string             // for people, unless Done
+	Reason  string             // for people; when Done only why Branch waits although the request was direct
 	Commit  gitsource.ObjectID // that Branch shows, when Done
 	Branch  string             // without refs/heads/, when Done
 	Pushed  bool               // by this call; false if it was there already

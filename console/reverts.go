@@ -18,6 +18,7 @@ const maxBody = 1 << 20
 type Answer struct {
 	Commit     string `json:"commit,omitempty"`     // the commit on the followed branch
 	Branch     string `json:"branch,omitempty"`     // the branch that waits for a person
+	Why        string `json:"why,omitempty"`        // the branch waits, where the request itself does not say so
 	Superseded bool   `json:"superseded,omitempty"` // the tip has moved: compute again and send that
 	Error      string `json:"error,omitempty"`      // why it was refused
 }
@@ -97,7 +98,7 @@ func answerRevert(w http.ResponseWriter, followed string, done Reverted) {
 	case done.Outcome == Done && done.Branch == followed:
 		answer(w, http.StatusOK, Answer{Commit: string(done.Commit)})
 	case done.Outcome == Done:
-		answer(w, http.StatusOK, Answer{Branch: done.Branch})
+		answer(w, http.StatusOK, Answer{Branch: done.Branch, Why: done.Reason})
 	default:
 		answer(w, http.StatusForbidden, Answer{Error: done.Reason})
 	}

@@ -125,6 +125,8 @@ var (
 	ErrMoved = errors.New("the ref has moved")
 	// ErrNotFound says that a ref or object is definitely not there.
 	ErrNotFound = errors.New("not found")
+	// ErrProtected says that the host does not let this user push to a branch, now or later: people decide what goes there.
+	ErrProtected = errors.New("the Git host refuses it")
 	// ErrUnreachable says that the host did not answer: nothing is known about the ref.
 	ErrUnreachable = errors.New("the Git host cannot be reached")
 )

@@ -34,7 +34,7 @@ func (o Outcome) String() string {
 // CarriedOut is the answer to a revert request.
 type CarriedOut struct {
 	Outcome Outcome
-	Reason  string             // for people; empty when Done
+	Reason  string             // for people; when Done only why Branch waits although the request was direct
 	Commit  gitsource.ObjectID // of the revert, when Done
 	Branch  string             // without refs/heads/, when Done
 	URL     string             // of the pull request, where Branch waits for a person on a host that has them
@@ -99,11 +99,17 @@ func (p *Promoter) carryOut(ctx context.Context, r v1alpha1.RevertRequest) (Carr
 	if len(changes) == 0 {
 		return CarriedOut{Outcome: Done, Commit: at.id, Branch: short(p.ref)}, nil
 	}
+	why := ""
 	if r.Direct {
-		return p.pushRevert(ctx, short(p.ref), at.id, r, facts, at.id)
+		done, err := p.pushRevert(ctx, short(p.ref), at.id, r, facts, at.id)
+		if !errors.Is(err, gitsource.ErrProtected) {
+			return done, err
+		}
+		why = fmt.Sprintf("the Git host does not let the server push to %s (merge it, or let the server push there)", short(p.ref))
 	}
 	done, err := p.waitingRevert(ctx, at.id, r, facts)
 	if err == nil {
+		done.Reason = why
 		done.URL, err = p.openRevert(ctx, done.Branch, r.Message)
 	}
 	return done, err

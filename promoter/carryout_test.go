@@ -209,6 +209,24 @@ func TestCarryOutForAPerson(t *testing.T) {
 	}
 }
 
+// TestCarryOutToAProtectedBranch: where the host does not let the server push, a person merges, and hears why.
+func TestCarryOutToAProtectedBranch(t *testing.T) {
+	f := newFailure(t)
+	protect(t, f.host)
+	r := f.request(nil)
+	before := f.tip("main")
+	done := f.carryOut(r, promoter.Done)
+	if done.Branch != "revert/production/shop" || !done.Pushed || f.tip("main") != before || !strings.Contains(done.Reason, "does not let the server push to main") {
+		t.Errorf("%+v", done)
+	}
+	if again := f.carryOut(r, promoter.Done); again.Pushed || again.Commit != done.Commit || again.Branch != done.Branch {
+		t.Errorf("sent again: %+v", again)
+	}
+	if f.tip(done.Branch) != done.Commit || f.read(done.Branch, productionFile) != kustomization("a") {
+		t.Errorf("the branch says %s", f.read(done.Branch, productionFile))
+	}
+}
+
 // TestWiderThanTheApplication: what may change others is put before a person.
 func TestWiderThanTheApplication(t *testing.T) {
 	f := newFailure(t)

@@ -212,7 +212,19 @@ func (c *clone) Push(ctx context.Context, ref string, old, new gitsource.ObjectI
 	if after, lsErr := c.at(ctx, ref); lsErr == nil && after != now {
 		return fmt.Errorf("%w: %w", gitsource.ErrMoved, err)
 	}
+	if strings.Contains(err.Error(), "hook declined") {
+		return fmt.Errorf("%w: %w", gitsource.ErrProtected, err)
+	}
 	return err
+}
+
+// protect makes the host refuse pushes to main, as a protected branch does.
+func protect(t *testing.T, host string) {
+	t.Helper()
+	const hook = "#!/bin/sh\n[ \"$1\" != refs/heads/main ]\n"
+	if err := os.WriteFile(filepath.Join(host, "hooks", "update"), []byte(hook), 0o700); err != nil { //nolint:gosec // a hook must be executable
+		t.Fatal(err)
+	}
 }
 
 // tree holds a whole commit in memory: the repositories of tests are small.

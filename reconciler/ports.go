@@ -122,6 +122,7 @@ type Reverter interface {
 type RevertAnswer struct {
 	Commit     string // on the followed branch
 	Branch     string // or where it waits for a person
+	Why        string // it waits, where the request itself does not say so
 	Superseded bool   // the tip has moved: compute again
 }
 

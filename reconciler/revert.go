@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,11 +22,7 @@ const resend = 5 * 1e9
 // revert composes the revert on the tip, stores the request, and has it carried out.
 func (p *pass) revert(ctx context.Context, mark *v1alpha1.Mark) (ctrl.Result, error) {
 	if last := p.app.Status.LastRevert; last != nil && last.FailedSet == mark.SetDigest && last.Branch != "" {
-		why := ""
-		if p.app.Status.RevertRequest != nil {
-			why = p.app.Status.RevertRequest.Why
-		}
-		p.needsPerson(mark, last.Branch, why)
+		p.needsPerson(mark, last.Branch, last.Why)
 		return ctrl.Result{}, nil
 	}
 	request, err := p.compose(ctx, mark)
@@ -65,11 +62,12 @@ func (p *pass) answered(ctx context.Context, mark *v1alpha1.Mark, answer RevertA
 	case answer.Superseded:
 		p.notReady(v1alpha1.ReasonRevertRequested, "%s failed; the branch has moved, the revert is computed again", mark.Revision)
 	case answer.Branch != "" && answer.Commit == "":
+		why := cmp.Or(answer.Why, p.app.Status.RevertRequest.Why)
 		p.app.Status.LastRevert = &v1alpha1.RevertRecord{
-			FailedSet: mark.SetDigest, HealthySet: p.app.Status.Healthy.SetDigest, Branch: answer.Branch, At: metav1.Time{Time: p.r.Now()},
+			FailedSet: mark.SetDigest, HealthySet: p.app.Status.Healthy.SetDigest, Branch: answer.Branch, Why: why, At: metav1.Time{Time: p.r.Now()},
 		}
-		p.event(corev1.EventTypeWarning, v1alpha1.ReasonRevertNeedsPerson, "branch %s waits for a person: %s", answer.Branch, p.app.Status.RevertRequest.Why)
-		p.needsPerson(mark, answer.Branch, p.app.Status.RevertRequest.Why)
+		p.event(corev1.EventTypeWarning, v1alpha1.ReasonRevertNeedsPerson, "branch %s waits for a person: %s", answer.Branch, why)
+		p.needsPerson(mark, answer.Branch, why)
 	default:
 		// From here on it counts: another version that fails before this one is healthy waits for a person.
 		p.app.Status.LastRevert = &v1alpha1.RevertRecord{
@@ -106,15 +104,18 @@ func (u Pusher) Revert(ctx context.Context, repository Repository, request v1alp
 	}
 	if request.Direct {
 		err := repository.Push(ctx, "refs/heads/"+request.Branch, tip, commit)
-		if errors.Is(err, gitsource.ErrMoved) {
+		switch {
+		case errors.Is(err, gitsource.ErrMoved):
 			return RevertAnswer{Superseded: true}, nil
+		case !errors.Is(err, gitsource.ErrProtected):
+			return RevertAnswer{Commit: string(commit)}, err
 		}
-		return RevertAnswer{Commit: string(commit)}, err
+		request.Why = fmt.Sprintf("the Git host does not let the agent push to %s (merge it, or let the agent push there)", request.Branch)
 	}
-	branch := "revert/" + request.Environment + "/" + request.App
-	err = repository.Push(ctx, "refs/heads/"+branch, "", commit)
+	answer := RevertAnswer{Branch: "revert/" + request.Environment + "/" + request.App, Why: request.Why}
+	err = repository.Push(ctx, "refs/heads/"+answer.Branch, "", commit)
 	if errors.Is(err, gitsource.ErrMoved) {
-		return RevertAnswer{Branch: branch}, nil // it is there already and waits
+		return answer, nil // it is there already and waits
 	}
-	return RevertAnswer{Branch: branch}, err
+	return answer, err
 }

@@ -341,6 +341,35 @@ func TestPush(t *testing.T) {
 	}
 }
 
+// A host that lets nobody push to a branch says so for good, and for that branch alone.
+func TestPushToAProtectedBranch(t *testing.T) {
+	h := newHost(t)
+	tip := h.commit("one", map[string]string{"a": "1"})
+	hook := "#!/bin/sh\necho people merge here >&2\n[ \"$1\" != refs/heads/main ]\n"
+	if err := os.WriteFile(filepath.Join(h.dir, "hooks", "update"), []byte(hook), 0o700); err != nil { //nolint:gosec // a hook must be executable
+		t.Fatal(err)
+	}
+	s := h.store(t.TempDir())
+	if _, err := s.Fetch(t.Context(), mainRef); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := s.WriteTree(tip, []gitsource.Change{{Path: "a", Content: []byte("2")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := gitsource.Person{Name: "A", Email: "a@b", When: h.clock}
+	next, err := s.Commit(gitsource.NewCommit{Parents: []gitsource.ObjectID{tip}, Tree: tree, Message: "two", Author: who, Committer: who})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Push(t.Context(), mainRef, tip, next); !errors.Is(err, gitsource.ErrProtected) || !strings.Contains(err.Error(), "people merge here") {
+		t.Errorf("push to main: %v", err)
+	}
+	if err := s.Push(t.Context(), "refs/heads/other", "", next); err != nil {
+		t.Errorf("push beside it: %v", err)
+	}
+}
+
 func TestHistory(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()

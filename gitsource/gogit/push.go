@@ -135,7 +135,7 @@ func (s *Store) judge(ctx context.Context, command packp.Command, report *packp.
 		if strings.Contains(report.Error().Error(), "lock") {
 			return fmt.Errorf("somebody else is pushing: %w: %w", gitsource.ErrMoved, refused)
 		}
-		return fmt.Errorf("the Git host refuses it: %w (is the branch protected, or the user not allowed to push?)", refused)
+		return fmt.Errorf("%w: %w (is the branch protected, or the user not allowed to push?)", gitsource.ErrProtected, refused)
 	default:
 		return fmt.Errorf("it is at %q by now: %w", now, gitsource.ErrMoved)
 	}

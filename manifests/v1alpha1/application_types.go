@@ -192,6 +192,8 @@ type RevertRecord struct {
 	// Commit that made it, or the branch that waits for a person.
 	Commit string `json:"commit,omitempty"`
 	Branch string `json:"branch,omitempty"`
+	// Why Branch waits.
+	Why string `json:"why,omitempty"`
 	// Settled is true once the Application was healthy after it.
 	Settled bool        `json:"settled,omitempty"`
 	At      metav1.Time `json:"at"`

@@ -32,6 +32,7 @@ const (
 type Answer struct {
 	Commit     string `json:"commit,omitempty"`     // the commit on the followed branch
 	Branch     string `json:"branch,omitempty"`     // the branch that waits for a person
+	Why        string `json:"why,omitempty"`        // the branch waits, where the request itself does not say so
 	Superseded bool   `json:"superseded,omitempty"` // the tip has moved: compute again and send that
 	Error      string `json:"error,omitempty"`      // why it was refused
 }

@@ -217,5 +217,5 @@ type viaServer struct{ server *report.Client }
 
 func (v viaServer) Revert(ctx context.Context, _ reconciler.Repository, request v1alpha1.RevertRequest) (reconciler.RevertAnswer, error) {
 	answer, err := v.server.Revert(ctx, request)
-	return reconciler.RevertAnswer{Commit: answer.Commit, Branch: answer.Branch, Superseded: answer.Superseded}, err
+	return reconciler.RevertAnswer{Commit: answer.Commit, Branch: answer.Branch, Why: answer.Why, Superseded: answer.Superseded}, err
 }
