@@ -131,10 +131,10 @@ func (h *Host) Org(ctx context.Context, name string, owners ...User) error {
 	return nil
 }
 
-// Repository makes an empty repository of an organization, to which the users given may push.
+// Repository makes an empty repository of an organization that only its members and the users given see. The users may push.
 func (h *Host) Repository(ctx context.Context, org, name string, writers ...User) (Repository, error) {
 	r := Repository{Name: org + "/" + name, URL: h.URL + "/" + org + "/" + name + ".git"}
-	if err := h.Call(ctx, h.Admin, http.MethodPost, "orgs/"+org+"/repos", map[string]any{"name": name, "default_branch": "main"}, nil); err != nil {
+	if err := h.Call(ctx, h.Admin, http.MethodPost, "orgs/"+org+"/repos", map[string]any{"name": name, "default_branch": "main", "private": true}, nil); err != nil {
 		return Repository{}, err
 	}
 	for _, u := range writers {
@@ -154,9 +154,10 @@ func (h *Host) Hook(ctx context.Context, r Repository, address, secret string) e
 	}, nil)
 }
 
-// Protection is what a branch demands. Nobody pushes to it, administrators neither.
+// Protection is what a branch demands. Nobody else than Pushers pushes to it, administrators neither.
 type Protection struct {
 	Branch    string
+	Pushers   []string // users
 	Approvals int      // by people who may write and did not write it
 	Contexts  []string // statuses that have to be a success
 	// Stale keeps approvals of commits before the last one; by default they are dismissed.
@@ -166,7 +167,8 @@ type Protection struct {
 // Protect protects a branch.
 func (h *Host) Protect(ctx context.Context, r Repository, p Protection) error {
 	return h.Call(ctx, h.Admin, http.MethodPost, "repos/"+r.Name+"/branch_protections", map[string]any{
-		"rule_name": p.Branch, "enable_push": false, "required_approvals": p.Approvals, "enable_status_check": len(p.Contexts) > 0,
+		"rule_name": p.Branch, "enable_push": len(p.Pushers) > 0, "enable_push_whitelist": len(p.Pushers) > 0, "push_whitelist_usernames": p.Pushers,
+		"required_approvals": p.Approvals, "enable_status_check": len(p.Contexts) > 0,
 		"status_check_contexts": p.Contexts, "dismiss_stale_approvals": !p.Stale, "block_on_rejected_reviews": true, "block_admin_merge_override": true,
 	}, nil)
 }

@@ -26,7 +26,7 @@ func Person() gitsource.Person {
 type Repository struct {
 	URL   string
 	Store *gogit.Store
-	Dir   string // the bare repository on the host
+	Dir   string // the bare repository on the World's own host
 }
 
 // repository makes an empty repository on the host and a clone of it, unless they are there.
@@ -38,6 +38,18 @@ func (w *World) repository(ctx context.Context, name string) (*Repository, error
 	var err error
 	r.Store, err = gogit.Open(ctx, gogit.Options{Dir: filepath.Join(w.Dir, "person", name), URL: r.URL, Auth: personAuth()})
 	return r, err
+}
+
+// Clone opens a repository of another host as a person's clone.
+func (w *World) Clone(ctx context.Context, name, url string, login *gogit.Auth) (*Repository, error) {
+	store, err := gogit.Open(ctx, gogit.Options{Dir: filepath.Join(w.Dir, "person", "elsewhere", name), URL: url, Auth: login})
+	return &Repository{URL: url, Store: store}, err
+}
+
+// Follow makes a repository of another host the environment repo. The agent will read it with the Secret of that name, which
+// is made after Install; empty for none.
+func (w *World) Follow(r *Repository, secret string) {
+	w.environments, w.URL, w.Repo, w.secret = r, r.URL, r.Store, secret
 }
 
 // Tip is where the branch is.

@@ -57,6 +57,7 @@ type World struct {
 	URL      string           // of the environment repo
 
 	environments *Repository
+	secret       string // that the agent reads it with; empty for none
 
 	bin       string
 	log       io.Writer
@@ -166,7 +167,7 @@ func (w *World) GitDir() string { return w.environments.Dir }
 // Install applies what `slipway install` prints, as the administrator.
 func (w *World) Install(ctx context.Context) error {
 	objects, err := install.Manifests(install.Options{
-		Cluster: ClusterName, URL: w.URL, Branch: Branch, Path: "clusters/" + ClusterName, Namespace: Namespace, AgentUser: AgentUser,
+		Cluster: ClusterName, URL: w.URL, Branch: Branch, Path: "clusters/" + ClusterName, Namespace: Namespace, AgentUser: AgentUser, SecretName: w.secret,
 	})
 	if err != nil {
 		return err
