@@ -19,7 +19,7 @@ build: ## build slipway, slipway-agent and slipway-server into bin/
 
 .PHONY: demo
 demo: build ## play the whole story on a Kubernetes of its own (KEEP=1 leaves it running)
-	go run ./e2e/demo -bin bin $(if $(KEEP),-keep)
+	go run -trimpath ./e2e/demo -bin bin $(if $(KEEP),-keep)
 
 .PHONY: test
 test: ## everything that CI runs: lint, generated files, all tests; as root the demo as a normal user too

@@ -393,8 +393,11 @@ func (s *story) ask(ctx context.Context) error {
 	}
 	// The chain is the same, whichever link of it is asked for.
 	_, digest, _ := strings.Cut(s.bad, "@")
+	var slowest time.Duration
 	for what, subject := range map[string]string{"source commit": string(s.badSource), "run": s.badRun, "digest": digest, "revert": string(s.reverted)} {
+		start := time.Now()
 		other, err := s.quietly(ctx, "trace", subject)
+		slowest = max(slowest, time.Since(start))
 		if err != nil {
 			return err
 		}
@@ -402,7 +405,7 @@ func (s *story) ask(ctx context.Context) error {
 			return fmt.Errorf("trace of the %s %s is another chain:\n%s", what, subject, other)
 		}
 	}
-	s.t.say("the same chain is printed for the source commit, the run, the digest and the revert")
+	s.t.say("the same chain is printed for the source commit, the run, the digest and the revert, each within %d ms", slowest.Milliseconds())
 	log, err := exec.CommandContext(ctx, "git", "--git-dir", s.w.GitDir(), "log", "--graph", "--format=%h %an: %s", world.Branch).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("git log: %w: %s", err, log)
