@@ -35,7 +35,7 @@ func main() {
 }
 
 type flags struct {
-	kubeconfig, cluster, namespace, cacheDir, metrics, health, server, serverCA, key, registryLogins string
+	kubeconfig, cluster, namespace, cacheDir, metrics, health, webhooks, server, serverCA, key, registryLogins string
 }
 
 func command() *cobra.Command {
@@ -60,6 +60,7 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&f.cacheDir, "cache-dir", cacheDir, "folder for Git objects and rendered sets; may be lost at any time")
 	cmd.Flags().StringVar(&f.metrics, "metrics-address", ":8080", "address of /metrics, 0 for none")
 	cmd.Flags().StringVar(&f.health, "health-address", ":8081", "address of /healthz and /readyz, 0 for none")
+	cmd.Flags().StringVar(&f.webhooks, "webhook-address", "0", "address that Git hosts send webhooks of GitSources to, at /v1/hooks/NAME, by plain HTTP; 0 for none")
 	cmd.Flags().StringVar(&f.server, "server", "", "URL of slipway-server; without it the agent pushes reverts itself")
 	cmd.Flags().StringVar(&f.serverCA, "server-ca", "", "PEM file with the certificate authority of the server")
 	cmd.Flags().StringVar(&f.key, "key", "", "PEM file with the Ed25519 key that signs revert requests (required with --server)")
@@ -82,7 +83,7 @@ func run(ctx context.Context, f flags) error {
 	}
 	options := wire.AgentOptions{
 		Config: kube, Cluster: f.cluster, Namespace: f.namespace, CacheDir: f.cacheDir,
-		Metrics: f.metrics, Health: f.health, Server: f.server, RegistryLogins: f.registryLogins, Log: log,
+		Metrics: f.metrics, Health: f.health, Webhooks: f.webhooks, Server: f.server, RegistryLogins: f.registryLogins, Log: log,
 	}
 	if f.server != "" {
 		if options.Key, err = readKey(f.key); err != nil {

@@ -28,6 +28,10 @@ var dialects = map[Kind]dialect{
 	// https://docs.gitlab.com/user/project/integrations/webhooks/ and .../webhook_events/#push-events
 	GitLab: {signed: gitLabSigned, event: field("X-Gitlab-Event"), push: "Push Hook", delivery: gitLabDelivery, read: readGitLab},
 	// https://docs.gitea.com/usage/repository/webhooks
+	Generic: {
+		signed: genericSigned, event: func(Header) string { return "any" }, push: "any", delivery: field("X-Request-Id"),
+		read: func([]byte) (Push, error) { return Push{}, nil },
+	},
 	Gitea: {signed: giteaSigned, event: field("X-Gitea-Event"), push: "push", delivery: field("X-Gitea-Delivery"), read: readGitea},
 }
 
@@ -60,6 +64,11 @@ func giteaSigned(header Header, body []byte, secret policy.Secret) bool {
 		return hexSigned(given, body, secret)
 	}
 	return hubSigned(header, body, secret)
+}
+
+func genericSigned(header Header, body []byte, secret policy.Secret) bool {
+	given, ok := strings.CutPrefix(header.Get("X-Signature"), "sha256=")
+	return ok && hexSigned(given, body, secret)
 }
 
 // standardPrefix marks a key of the Standard Webhooks: base64 of the key's bytes follows.

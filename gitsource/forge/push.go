@@ -33,18 +33,20 @@ const (
 	GitHub Kind = "github"
 	GitLab Kind = "gitlab"
 	Gitea  Kind = "gitea" // and Forgejo
+	// Generic is whoever signs a body of any kind with X-Signature. It says that something moved, not what.
+	Generic Kind = "generic"
 )
 
 // ParseKind checks that s is a kind.
 func ParseKind(s string) (Kind, error) {
 	switch k := Kind(s); k {
-	case GitHub, GitLab, Gitea:
+	case GitHub, GitLab, Gitea, Generic:
 		return k, nil
 	}
-	return "", fmt.Errorf("kind of Git host %q: unknown (one of github, gitlab, gitea)", s)
+	return "", fmt.Errorf("kind of Git host %q: unknown (one of github, gitlab, gitea, generic)", s)
 }
 
-// Push is a branch that now is at another commit.
+// Push is a branch that now is at another commit. Of Generic only Kind, Hook, Delivery and Digest are known.
 type Push struct {
 	Kind Kind
 	Hook string // name under which it came in; empty from Parse
@@ -72,7 +74,7 @@ type Header interface{ Get(name string) string }
 // Of GitHub, X-Hub-Signature-256 is required; of Gitea, X-Gitea-Signature or X-Hub-Signature-256. GitLab signs with secrets
 // that begin with "whsec_" (webhook-signature of the Standard Webhooks); with any other secret it sends the secret itself
 // as X-Gitlab-Token. Which of the two is wanted follows from the secret, never from the message, so nobody can choose the
-// weaker one. The time in GitLab's signature is not judged: a replay changes nothing at any time.
+// weaker one. Generic is an HMAC-SHA256 of the body in hex, behind "sha256=", in X-Signature. The time in GitLab's signature is not judged: a replay changes nothing at any time.
 func Parse(kind Kind, header Header, body []byte, secret policy.Secret) (Push, error) {
 	host, known := dialects[kind]
 	if !known || secret.Empty() || !host.signed(header, body, secret) {
@@ -82,7 +84,7 @@ func Parse(kind Kind, header Header, body []byte, secret policy.Secret) (Push, e
 	if event := host.event(header); event != host.push {
 		return Push{}, fmt.Errorf("webhook: event %.40q: %w", event, ErrUnknownEvent)
 	}
-	if media, _, err := mime.ParseMediaType(header.Get("Content-Type")); err != nil || media != "application/json" {
+	if media, _, err := mime.ParseMediaType(header.Get("Content-Type")); kind != Generic && (err != nil || media != "application/json") {
 		return Push{}, fmt.Errorf("webhook: content type %.60q: %w (set the hook's content type to application/json)", header.Get("Content-Type"), ErrMalformed)
 	}
 	p, err := host.read(body)

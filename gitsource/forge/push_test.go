@@ -237,3 +237,31 @@ func TestParseKind(t *testing.T) {
 		t.Error("bitbucket is taken")
 	}
 }
+
+// A generic sender signs whatever it sends, and says no more than that something moved.
+func TestGeneric(t *testing.T) {
+	for name, c := range map[string]struct {
+		signature, body string
+		good            bool
+	}{
+		"signed":         {"sha256=" + hex.EncodeToString(mac(secret, "moved")), "moved", true},
+		"empty body":     {"sha256=" + hex.EncodeToString(mac(secret, "")), "", true},
+		"other body":     {"sha256=" + hex.EncodeToString(mac(secret, "moved")), "moved!", false},
+		"other key":      {"sha256=" + hex.EncodeToString(mac("guess", "moved")), "moved", false},
+		"no algorithm":   {hex.EncodeToString(mac(secret, "moved")), "moved", false},
+		"no signature":   {"", "moved", false},
+		"weak algorithm": {"sha1=" + hex.EncodeToString(mac(secret, "moved")), "moved", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := http.Header{}
+			h.Set("X-Signature", c.signature)
+			p, err := forge.Parse(forge.Generic, h, []byte(c.body), policy.NewSecret(secret))
+			if c.good != (err == nil) || !c.good && !errors.Is(err, forge.ErrSignature) {
+				t.Fatalf("%+v, %v", p, err)
+			}
+			if c.good && (p.Kind != forge.Generic || p.Digest == "" || p.Ref != "" || p.After != "") {
+				t.Errorf("%+v", p)
+			}
+		})
+	}
+}

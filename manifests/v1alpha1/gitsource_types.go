@@ -33,6 +33,8 @@ type GitSourceSpec struct {
 	// SecretRef names a Secret of the same namespace with the keys username and password.
 	// +optional
 	SecretRef *LocalRef `json:"secretRef,omitempty"`
+	// +optional
+	Webhook *SourceWebhook `json:"webhook,omitempty"`
 }
 
 // LocalRef names an object of the same namespace.

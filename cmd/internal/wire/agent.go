@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -44,6 +45,7 @@ type AgentOptions struct {
 	CacheDir  string // stores and memo; may be lost at any time
 	Metrics   string // address of /metrics; "0" for none
 	Health    string // address of /healthz and /readyz; "0" for none
+	Webhooks  string // address that Git hosts send to; "0" or empty for none
 	// Server that carries out reverts and nudges; empty for an agent that pushes reverts itself.
 	Server string
 	// Key signs revert requests; required with Server.
@@ -179,7 +181,28 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	if err != nil {
 		return err
 	}
-	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr), rollouts.SetupWithManager(mgr))
+	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, sources))
+}
+
+// addHooks listens at once, so that a port that is taken is told at the start.
+func addHooks(ctx context.Context, mgr manager.Manager, o AgentOptions, sources *reconciler.SourceReconciler) error {
+	if o.Webhooks == "" || o.Webhooks == "0" {
+		return nil
+	}
+	hooks := &sourceHooks{
+		sources: mgr.GetClient(), secrets: mgr.GetAPIReader(), namespace: o.Namespace, nudge: sources.Nudge, log: o.Log.WithName("webhook"), now: o.Now,
+		known: map[string]knownSecret{},
+	}
+	handler, err := hooks.handler()
+	if err != nil {
+		return err
+	}
+	var listens net.ListenConfig
+	listener, err := listens.Listen(ctx, "tcp", o.Webhooks)
+	if err != nil {
+		return fmt.Errorf("webhooks: %w (choose another --webhook-address)", err)
+	}
+	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return serveHooks(ctx, listener, handler) }))
 }
 
 // fluxMetrics registers the collectors of fluxcd/pkg/runtime, once for each process.

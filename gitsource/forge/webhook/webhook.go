@@ -33,12 +33,15 @@ type Hook struct {
 	Name     string // last part of its URL: letters, digits, "-", "_" and "."
 	Kind     forge.Kind
 	Secret   policy.Secret // the same that the host has; required
-	CloneURL string        // of its one repository, over HTTP or SSH as the host spells it
+	CloneURL string        // of its one repository, over HTTP or SSH as the host spells it; Generic names none
 }
 
 // Options of New.
 type Options struct {
 	Hooks []Hook
+	// Find, if set, looks for a hook beside Hooks, for each message anew; false for none. It is asked by strangers, too: it
+	// answers from memory where it can.
+	Find func(ctx context.Context, name string) (Hook, bool, error)
 	// Accept stores a push. It may get the same one several times, at the same time too, and must store it once: two pushes
 	// are the same when Hook, Ref, After and Digest are. An error makes the host send again; ErrKnown does not.
 	Accept func(ctx context.Context, push forge.Push) error
@@ -68,6 +71,7 @@ const (
 //   - 405, 413 and, with Retry-After, 503 when there is no room or the push could not be stored.
 type Handler struct {
 	hooks   map[string]Hook
+	find    func(context.Context, string) (Hook, bool, error)
 	accept  func(context.Context, forge.Push) error
 	maxBody int64
 	within  time.Duration
@@ -84,7 +88,7 @@ func New(o Options) (*Handler, error) {
 		return nil, fmt.Errorf("webhooks: limits %d bytes, %d at once, %s: want positive ones, or 0 for the defaults", o.MaxBody, o.Parallel, o.Within)
 	}
 	h := &Handler{
-		hooks: map[string]Hook{}, accept: o.Accept, maxBody: cmp.Or(o.MaxBody, defaultMaxBody), within: cmp.Or(o.Within, defaultWithin),
+		hooks: map[string]Hook{}, find: o.Find, accept: o.Accept, maxBody: cmp.Or(o.MaxBody, defaultMaxBody), within: cmp.Or(o.Within, defaultWithin),
 		room: make(chan struct{}, cmp.Or(o.Parallel, defaultParallel)), log: o.Log,
 	}
 	for _, hook := range o.Hooks {
@@ -112,7 +116,7 @@ func (h Hook) check() error {
 	if h.Secret.Empty() {
 		return fmt.Errorf("webhook %s: no secret (anybody could send pushes; give the one that the host has)", h.Name)
 	}
-	if _, ok := place(h.CloneURL); !ok {
+	if _, ok := place(h.CloneURL); !ok && h.Kind != forge.Generic {
 		return fmt.Errorf("webhook %s: clone URL: want the one of its repository, https://HOST/OWNER/NAME.git", h.Name)
 	}
 	return nil
@@ -125,7 +129,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, name, http.StatusMethodNotAllowed, "a webhook is a POST", nil)
 		return
 	}
-	hook, known := h.hooks[name]
+	hook, known, err := h.hook(r.Context(), name)
+	if err != nil {
+		h.later(w, name, "the hook cannot be looked up; send it again", err)
+		return
+	}
 	if !known || !strings.HasPrefix(r.URL.Path, Path) {
 		h.answer(w, "", http.StatusNotFound, "no such hook", nil)
 		return
@@ -146,6 +154,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.receive(w, r, hook)
+}
+
+func (h *Handler) hook(ctx context.Context, name string) (Hook, bool, error) {
+	if hook, known := h.hooks[name]; known || h.find == nil {
+		return hook, known, nil
+	}
+	hook, found, err := h.find(ctx, name)
+	if err == nil && found {
+		err = hook.check()
+	}
+	return hook, found, err
 }
 
 // receive reads a message, checks it and hands it on.
@@ -228,6 +247,9 @@ func (h *Handler) answer(w http.ResponseWriter, name string, code int, words str
 
 // about reports whether a push is one of the hook's repository.
 func (h Hook) about(p forge.Push) bool {
+	if h.Kind == forge.Generic {
+		return true // the secret belongs to one hook, and tells as much
+	}
 	want, _ := place(h.CloneURL)
 	for _, address := range []string{p.CloneURL, p.SSHURL} {
 		if is, ok := place(address); ok && is == want {

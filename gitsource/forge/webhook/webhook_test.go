@@ -309,3 +309,29 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 }
+
+// Hooks that come and go are looked up; that nobody knows whether there is one is not "no".
+func TestHooksThatAreLookedUp(t *testing.T) {
+	var unknown error
+	d := open(t, func(o *webhook.Options) {
+		o.Find = func(_ context.Context, name string) (webhook.Hook, bool, error) {
+			switch name {
+			case "fleet":
+				return webhook.Hook{Name: name, Kind: forge.GitHub, Secret: policy.NewSecret(secret), CloneURL: "https://git.example.com/acme/shop"}, true, unknown
+			case "open": // without a secret it would take everything
+				return webhook.Hook{Name: name, Kind: forge.GitHub, CloneURL: "https://git.example.com/acme/shop"}, true, unknown
+			}
+			return webhook.Hook{}, false, unknown
+		}
+	})
+	good := body("acme/shop", "refs/heads/main")
+	for name, want := range map[string]int{"fleet": 202, "open": 503, "other": 404, "shop": 202} {
+		if code, words := d.send(d.request(name, good, secret)); code != want {
+			t.Errorf("%s: %d %s, want %d", name, code, words, want)
+		}
+	}
+	unknown = errors.New("the API server is away")
+	if code, words := d.send(d.request("fleet", good, secret)); code != 503 || strings.Contains(words, "API server") {
+		t.Errorf("%d %s", code, words)
+	}
+}
