@@ -30,14 +30,14 @@ func (l layer) String() string {
 // layers places each package of the module; a name that ends in /... stands for everything below it.
 var layers = map[layer][]string{
 	value: {
-		"gitsource", "gitsource/forge", "gitsource/revert", "gitsource/trailer",
+		"gitsource", "gitsource/follow", "gitsource/forge", "gitsource/revert", "gitsource/signature", "gitsource/trailer",
 		"manifests", "manifests/v1alpha1", "manifests/install",
 		"reconciler/plan", "rollout/analysis",
 		"promoter/edit", "promoter/environment", "promoter/undo",
 		"builder", "builder/pipeline", "console/chain", "policy",
 	},
 	adapter: {
-		"gitsource/gogit", "gitsource/oci", "gitsource/forge/bare", "gitsource/forge/gitea", "gitsource/forge/webhook", "manifests/render", "reconciler/apply", "reconciler/report",
+		"gitsource/gogit", "gitsource/oci", "gitsource/forge/bare", "gitsource/forge/gitea", "gitsource/forge/githubapp", "gitsource/forge/webhook", "manifests/render", "reconciler/apply", "reconciler/report",
 		"rollout/prom", "rollout/gateway", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore", "policy/sigstore/proof",
 		"console/client",
 	},
@@ -64,6 +64,7 @@ var heavy = []struct {
 	prefixes []string
 	homes    []string
 }{
+	{"OpenPGP", []string{"github.com/ProtonMail"}, []string{"gitsource/signature"}},
 	{"go-git", []string{"github.com/go-git"}, []string{"gitsource/gogit"}},
 	{"kustomize and Helm", []string{"sigs.k8s.io/kustomize", "helm.sh/helm"}, []string{"manifests/render"}},
 	{"NATS", []string{"github.com/nats-io"}, []string{"builder/queue", "reconciler/report"}},

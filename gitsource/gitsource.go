@@ -38,8 +38,9 @@ func ParseObjectID(s string) (ObjectID, error) {
 // Revision is a commit of a repository, identified.
 type Revision struct {
 	URL    string   `json:"url"`              // without credentials
-	Ref    string   `json:"ref,omitempty"`    // full name, "refs/heads/main"
+	Ref    string   `json:"ref,omitempty"`    // full name, "refs/heads/main"; empty for a commit that was named itself
 	ID     ObjectID `json:"id"`               // the commit
+	Tag    ObjectID `json:"tag,omitempty"`    // the annotated tag that Ref names, if it names one
 	Signer string   `json:"signer,omitempty"` // verified signer, empty if none was asked for
 }
 
@@ -52,7 +53,7 @@ func (r Revision) String() string {
 	return r.Ref + "@" + algorithm + ":" + string(r.ID)
 }
 
-// ParseRevision reads what String wrote. URL and Signer stay empty.
+// ParseRevision reads what String wrote. URL, Tag and Signer stay empty.
 func ParseRevision(s string) (Revision, error) {
 	ref, rest, found := strings.Cut(s, "@")
 	if !found {
