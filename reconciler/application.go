@@ -148,7 +148,7 @@ func revisionChanged() predicate.Predicate {
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			before, ok1 := e.ObjectOld.(*v1alpha1.GitSource)
 			after, ok2 := e.ObjectNew.(*v1alpha1.GitSource)
-			return ok1 && ok2 && (before.Status.Revision != after.Status.Revision || before.Generation != after.Generation)
+			return ok1 && ok2 && (standing(before) != standing(after) || !equality.Semantic.DeepEqual(before.Spec, after.Spec))
 		},
 	}
 }

@@ -51,7 +51,7 @@ func (p *pass) compose(ctx context.Context, mark *v1alpha1.Mark) (v1alpha1.Rever
 	facts := chosen.facts
 	c.evidence.Why = why
 	return v1alpha1.RevertRequest{
-		URL: p.source.Spec.URL, Branch: p.source.Spec.Branch, Cluster: facts.Cluster, App: facts.App, Environment: facts.Environment,
+		URL: p.source.Spec.URL, Branch: ruleOf(&p.source).BranchName(), Cluster: facts.Cluster, App: facts.App, Environment: facts.Environment,
 		Path: facts.Path, Tip: string(p.tip.ID), Failed: string(facts.Failed), Healthy: string(facts.Healthy), Tree: string(chosen.tree),
 		Message: undo.Message(facts, c.evidence), Holds: facts.Holds, Direct: why == "", Why: why, At: metav1.Time{Time: facts.At},
 	}, nil

@@ -135,6 +135,9 @@ func (p *pass) mustHold(ctx context.Context, mark *v1alpha1.Mark) string {
 	if p.app.Spec.Environment == "" {
 		return "the Application names no environment (spec.environment)"
 	}
+	if why := mustHoldSource(&p.source); why != "" {
+		return why
+	}
 	revision, err := gitsource.ParseRevision(mark.Revision)
 	if err != nil {
 		return err.Error()

@@ -86,7 +86,7 @@ func (p *pass) fetch(ctx context.Context) (bool, ctrl.Result, error) {
 		p.stalled(v1alpha1.ReasonSourceNotReady, "gitsource %s does not exist; create it or correct spec.sourceRef.name", key.Name)
 		return false, ctrl.Result{RequeueAfter: retry}, nil
 	}
-	if p.source.Status.Revision == "" {
+	if standing(&p.source) == "" {
 		p.progressing(v1alpha1.ReasonSourceNotReady, "gitsource %s has no revision yet", key.Name)
 		return false, ctrl.Result{}, nil
 	}
@@ -99,6 +99,7 @@ func (p *pass) fetch(ctx context.Context) (bool, ctrl.Result, error) {
 	if err != nil {
 		return false, ctrl.Result{}, err
 	}
+	p.tip.URL, p.tip.Signer = p.source.Spec.URL, p.source.Status.VerifiedBy
 	p.tipTree, err = repository.SnapshotOf(ctx, p.tip.ID)
 	if err != nil {
 		p.notReady(v1alpha1.ReasonSourceUnreachable, "revision %s cannot be read: %s", p.tip, err)

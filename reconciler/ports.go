@@ -15,7 +15,8 @@ import (
 // Reader reads one repository. Its errors wrap gitsource.ErrUnreachable when
 // nothing is known and gitsource.ErrNotFound when something is not there.
 type Reader interface {
-	Fetch(ctx context.Context, ref string) (gitsource.Revision, error)
+	// FetchChosen brings the commit at the ref that choose picks among those of the host.
+	FetchChosen(ctx context.Context, choose func(refs map[string]gitsource.ObjectID) (string, error)) (gitsource.Revision, error)
 	SnapshotOf(ctx context.Context, commit gitsource.ObjectID) (gitsource.Snapshot, error)
 	CommitOf(ctx context.Context, commit gitsource.ObjectID) (gitsource.Commit, error)
 }
@@ -25,6 +26,12 @@ type History interface {
 	// Log returns the newest limit commits that from can reach, newest first.
 	Log(ctx context.Context, from gitsource.ObjectID, limit int) ([]gitsource.Commit, error)
 	MergeBase(ctx context.Context, a, b gitsource.ObjectID) (gitsource.ObjectID, error)
+}
+
+// Objects reads what signatures are over.
+type Objects interface {
+	// Object returns a commit or an annotated tag as Git stores it, byte by byte.
+	Object(ctx context.Context, id gitsource.ObjectID) ([]byte, error)
 }
 
 // Pinner keeps a commit readable that the followed branch may leave behind.
@@ -43,15 +50,10 @@ type Writer interface {
 // Repository is one repository, shared by all Applications of its URL.
 type Repository interface {
 	Reader
+	Objects
 	History
 	Pinner
 	Writer
-}
-
-// Credentials for a repository; the zero value is anonymous.
-type Credentials struct {
-	Username string
-	Password policy.Secret
 }
 
 // Repositories opens the store of a repository. Opening does not use the network.

@@ -10,10 +10,8 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
 	fluxcontroller "github.com/fluxcd/pkg/runtime/controller"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,15 +20,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
-	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
-	"github.com/slipway-cd/slipway/policy"
 )
 
 // retrySource is how soon a source is looked at again after an error.
 const retrySource = 3 * time.Second
 
-// SourceReconciler follows the branches of GitSources.
+// SourceReconciler follows what GitSources name: branches, tags, ranges of versions, commits.
 type SourceReconciler struct {
 	client       client.Client
 	secrets      client.Reader
@@ -103,22 +99,7 @@ func (r *SourceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 		r.metrics.RecordReadiness(ctx, &src)
 	}(r.now())
 	before := src.DeepCopy()
-	revision, err := r.fetch(ctx, &src)
-	next := jitter(src.Spec.Interval.Duration)
-	if err != nil {
-		reason := v1alpha1.ReasonSourceNotReady
-		if errors.Is(err, gitsource.ErrUnreachable) {
-			reason = v1alpha1.ReasonSourceUnreachable
-		}
-		conditions.MarkFalse(&src, meta.ReadyCondition, reason, "%s", err)
-		next = jitter(retrySource)
-	} else {
-		if src.Status.Revision != revision.String() {
-			src.Status.Revision = revision.String()
-			src.Status.FetchedAt = &metav1.Time{Time: r.now()}
-		}
-		conditions.MarkTrue(&src, meta.ReadyCondition, v1alpha1.ReasonSucceeded, "following %s", branchRef(&src))
-	}
+	next := r.follow(ctx, &src)
 	src.Status.ObservedGeneration = src.Generation
 	if !equality.Semantic.DeepEqual(before.Status, src.Status) {
 		if err := r.client.Status().Patch(ctx, &src, client.MergeFrom(before)); err != nil {
@@ -128,30 +109,25 @@ func (r *SourceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	return ctrl.Result{RequeueAfter: next}, nil
 }
 
-func (r *SourceReconciler) fetch(ctx context.Context, src *v1alpha1.GitSource) (gitsource.Revision, error) {
-	repository, err := openSource(ctx, r.secrets, r.repositories, src)
+// follow looks where the source stands, notes it in the status, and says when to look again.
+func (r *SourceReconciler) follow(ctx context.Context, src *v1alpha1.GitSource) time.Duration {
+	revision, err := r.fetch(ctx, src)
 	if err != nil {
-		return gitsource.Revision{}, err
-	}
-	return repository.Fetch(ctx, branchRef(src))
-}
-
-// openSource opens the repository of src with its credentials.
-func openSource(ctx context.Context, secrets client.Reader, repositories Repositories, src *v1alpha1.GitSource) (Repository, error) {
-	var credentials Credentials
-	if src.Spec.SecretRef != nil {
-		var secret corev1.Secret
-		key := types.NamespacedName{Namespace: src.Namespace, Name: src.Spec.SecretRef.Name}
-		if err := secrets.Get(ctx, key, &secret); err != nil {
-			return nil, fmt.Errorf("gitsource %s: secret %s: %w", src.Name, key.Name, err)
+		forgetUnverified(src)
+		conditions.MarkFalse(src, meta.ReadyCondition, reasonOf(err), "%s", kept(src, err))
+		if errors.As(err, new(unverifiedError)) {
+			return jitter(src.Spec.Interval.Duration)
 		}
-		credentials.Username = string(secret.Data["username"])
-		credentials.Password = policy.NewSecret(string(secret.Data["password"]))
+		return jitter(retrySource)
 	}
-	return repositories.Open(ctx, src.Spec.URL, credentials)
+	if src.Status.Revision != revision.String() {
+		src.Status.Revision = revision.String()
+		src.Status.FetchedAt = &metav1.Time{Time: r.now()}
+	}
+	src.Status.VerifiedBy = revision.Signer
+	conditions.MarkTrue(src, meta.ReadyCondition, v1alpha1.ReasonSucceeded, "following %s", followed(src, revision))
+	return jitter(src.Spec.Interval.Duration)
 }
-
-func branchRef(src *v1alpha1.GitSource) string { return "refs/heads/" + src.Spec.Branch }
 
 // jitter spreads an interval over plus or minus a tenth, so that agents do not poll in step.
 func jitter(d time.Duration) time.Duration {

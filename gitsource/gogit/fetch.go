@@ -40,14 +40,19 @@ type listing struct {
 // It fails with gitsource.ErrNotFound if there is no such ref, and with
 // gitsource.ErrUnreachable if nobody knows.
 func (s *Store) Fetch(ctx context.Context, ref string) (gitsource.Revision, error) {
-	revision, err := s.fetch(ctx, ref)
+	revision, err := s.fetch(ctx, func(*packp.AdvRefs) (string, error) { return ref, nil })
 	if err != nil {
 		return gitsource.Revision{}, fmt.Errorf("fetch of %s: %w", ref, err)
 	}
 	return revision, nil
 }
 
-func (s *Store) fetch(ctx context.Context, ref string) (gitsource.Revision, error) {
+// FetchChosen is Fetch of the ref that choose picks among those of the host, by the same listing.
+func (s *Store) FetchChosen(ctx context.Context, choose func(refs map[string]gitsource.ObjectID) (string, error)) (gitsource.Revision, error) {
+	return s.fetch(ctx, func(advertised *packp.AdvRefs) (string, error) { return choose(refsOf(advertised)) })
+}
+
+func (s *Store) fetch(ctx context.Context, choose func(*packp.AdvRefs) (string, error)) (gitsource.Revision, error) {
 	came := s.listings.began.Load()
 	s.listings.waiting.Add(1)
 	err := s.network.acquire(ctx)
@@ -63,18 +68,26 @@ func (s *Store) fetch(ctx context.Context, ref string) (gitsource.Revision, erro
 	if session != nil {
 		defer func() { _ = session.Close() }()
 	}
-	hash, found := hashAt(advertised, ref)
+	ref, err := choose(advertised)
+	if err != nil {
+		return gitsource.Revision{}, fmt.Errorf("%s: %w", s.url, err)
+	}
+	hash, tag, found := hashAt(advertised, ref)
 	if !found {
 		return gitsource.Revision{}, fmt.Errorf("%s of %s: %w", ref, s.url, gitsource.ErrNotFound)
 	}
-	revision := gitsource.Revision{URL: s.url, Ref: ref, ID: idOf(hash)}
+	revision := gitsource.Revision{URL: s.url, Ref: ref, ID: idOf(hash), Tag: idOf(tag)}
 	s.mu.Lock()
 	previous, disk := s.lastSeen(ref), s.disk
-	here := disk.has(hash)
+	here := disk.has(hash) && (tag.IsZero() || disk.has(tag))
 	anew := s.mustMend() || disk.packs()-s.packed >= s.maxPacks
 	s.mu.Unlock()
+	wanted := hash
+	if !tag.IsZero() {
+		wanted = tag // it brings its commit; hosts give out what a ref names itself, not always what is behind it
+	}
 	if !here && !anew {
-		w := want{ids: []plumbing.Hash{hash}}
+		w := want{ids: []plumbing.Hash{wanted}}
 		if previous.IsZero() {
 			w.depth = 1
 		}
@@ -89,10 +102,13 @@ func (s *Store) fetch(ctx context.Context, ref string) (gitsource.Revision, erro
 		anew = !s.descends(hash, previous)
 	}
 	if anew {
-		return revision, s.remake(ctx, ref, hash)
+		return revision, s.remake(ctx, ref, hash, wanted)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.readable(hash); err != nil { // tags may name anything
+		return gitsource.Revision{}, fmt.Errorf("%s of %s: %s: %w", ref, s.url, hash, err)
+	}
 	if previous == hash {
 		return revision, nil
 	}
@@ -321,7 +337,7 @@ func (s *Store) bring(ctx context.Context, id gitsource.ObjectID) (plumbing.Hash
 		return hash, nil
 	}
 	if mend {
-		err := s.remake(ctx, "", hash)
+		err := s.remake(ctx, "", hash, hash)
 		if here == nil {
 			return hash, nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -25,6 +26,48 @@ func (s *Store) CommitOf(ctx context.Context, id gitsource.ObjectID) (gitsource.
 		return gitsource.Commit{}, fmt.Errorf("commit %s: %w", id, notFound(err))
 	}
 	return commitOf(commit), nil
+}
+
+// Object returns a commit or an annotated tag as Git stores it, byte by byte. That they are the bytes of
+// which the id is the hash is checked: go-git takes a loose file at its name. A commit is fetched if it is not here.
+func (s *Store) Object(ctx context.Context, id gitsource.ObjectID) ([]byte, error) {
+	hash, err := hashOf(id)
+	if err != nil {
+		return nil, err
+	}
+	content, err := s.object(hash)
+	if !errors.Is(err, gitsource.ErrNotFound) {
+		return content, err
+	}
+	if _, err := s.bring(ctx, id); err != nil {
+		return nil, err
+	}
+	return s.object(hash)
+}
+
+func (s *Store) object(hash plumbing.Hash) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found, err := s.disk.EncodedObject(plumbing.AnyObject, hash)
+	if err != nil {
+		return nil, fmt.Errorf("object %s: %w", hash, notFound(err))
+	}
+	if found.Type() != plumbing.CommitObject && found.Type() != plumbing.TagObject {
+		return nil, fmt.Errorf("object %s: %w: it is a %s, not a commit or tag", hash, gitsource.ErrNotFound, found.Type())
+	}
+	reader, err := found.Reader()
+	if err != nil {
+		return nil, s.missing(fmt.Errorf("object %s: %w: %w", hash, errIncomplete, err))
+	}
+	defer func() { _ = reader.Close() }()
+	content, err := io.ReadAll(reader)
+	if err != nil {
+		return nil, s.missing(fmt.Errorf("object %s: %w: %w", hash, errIncomplete, err))
+	}
+	if plumbing.ComputeHash(found.Type(), content) != hash {
+		return nil, s.missing(fmt.Errorf("object %s: its content is another one's: %w", hash, errIncomplete))
+	}
+	return content, nil
 }
 
 // commit reads a commit of either generation; the lock must be held.

@@ -86,6 +86,17 @@ func (h *host) url() string { return h.server.URL + "/repo.git" }
 
 func (h *host) git(dir string, args ...string) string {
 	h.t.Helper()
+	return strings.TrimSpace(string(h.run(dir, args...)))
+}
+
+// raw is the output of git in the checkout, byte by byte.
+func (h *host) raw(args ...string) []byte {
+	h.t.Helper()
+	return h.run(h.work, args...)
+}
+
+func (h *host) run(dir string, args ...string) []byte {
+	h.t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir = dir
 	h.clock = h.clock.Add(time.Minute)
@@ -97,7 +108,7 @@ func (h *host) git(dir string, args ...string) string {
 	if err != nil {
 		h.t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
 	}
-	return strings.TrimSpace(string(out))
+	return out
 }
 
 // commit writes files ("" removes) in the checkout, commits, pushes and returns the id.

@@ -46,7 +46,11 @@ func (s *Store) Push(ctx context.Context, ref string, from, to gitsource.ObjectI
 
 func (s *Store) push(ctx context.Context, command packp.Command) error {
 	endpoint := *s.remote.endpoint
-	session, err := s.remote.transport.NewReceivePackSession(&endpoint, s.remote.auth)
+	method, err := s.remote.auth.method(ctx)
+	if err != nil {
+		return s.remote.explain(ctx, err)
+	}
+	session, err := s.remote.transport.NewReceivePackSession(&endpoint, method)
 	if err != nil {
 		return s.remote.explain(ctx, err)
 	}

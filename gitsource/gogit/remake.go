@@ -26,9 +26,10 @@ import (
 var errIncomplete = errors.New("the store is broken here; the next fetch makes it anew")
 
 // remake fetches a commit afresh beside the store, takes along what is pinned, and
-// swaps. If ref is not empty, the commit is where it is seen. Other refs are fetched
+// swaps. If ref is not empty, the commit is where it is seen. The host is asked for
+// wanted: the commit, or a tag that names it. Other refs are fetched
 // again when they are asked for. The network must be held.
-func (s *Store) remake(ctx context.Context, ref string, tip plumbing.Hash) error {
+func (s *Store) remake(ctx context.Context, ref string, tip, wanted plumbing.Hash) error {
 	s.mu.Lock()
 	old, mending := s.disk.storage, s.suspect
 	s.mu.Unlock()
@@ -46,7 +47,7 @@ func (s *Store) remake(ctx context.Context, ref string, tip plumbing.Hash) error
 		return err
 	}
 	defer func() { _ = os.RemoveAll(folder) }() // nothing, once it has its name
-	if err := s.fetchAlone(ctx, fresh, want{ids: []plumbing.Hash{tip}, depth: 1}); err != nil {
+	if err := s.fetchAlone(ctx, fresh, want{ids: []plumbing.Hash{wanted}, depth: 1}); err != nil {
 		return err
 	}
 	if ref != "" {

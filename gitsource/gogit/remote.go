@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,35 +33,47 @@ type remote struct {
 	url       string
 	transport transport.Transport
 	endpoint  *transport.Endpoint
-	auth      transport.AuthMethod
+	auth      *Auth
 }
 
-func newRemote(raw string, auth *Auth) (*remote, error) {
+func newRemote(dir, raw string, auth *Auth) (*remote, error) {
 	endpoint, err := endpointOf(raw)
 	if err != nil {
 		return nil, err
 	}
-	r := &remote{url: raw, endpoint: endpoint, transport: file.DefaultClient}
-	if endpoint.Protocol == "file" {
-		return r, nil
-	}
-	r.transport = githttp.NewClient(&http.Client{Transport: &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dial,
-		TLSHandshakeTimeout:   dialTimeout,
-		ResponseHeaderTimeout: answerTimeout,
-		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   4,
-		IdleConnTimeout:       90 * time.Second,
-	}})
+	r := &remote{url: raw, endpoint: endpoint, transport: file.DefaultClient, auth: auth}
 	if auth != nil {
-		r.auth = &githttp.BasicAuth{Username: auth.Username, Password: auth.Password.Reveal()}
+		if err := auth.check(endpoint.Protocol); err != nil {
+			return nil, fmt.Errorf("git url %s: %w", raw, err)
+		}
+	}
+	switch endpoint.Protocol {
+	case "file":
+	case "ssh":
+		if r.transport, err = newSSH(dir, endpoint, auth); err != nil {
+			return nil, fmt.Errorf("git url %s: %w", raw, err)
+		}
+	default:
+		config, err := auth.tlsConfig()
+		if err != nil {
+			return nil, fmt.Errorf("git url %s: %w", raw, err)
+		}
+		r.transport = githttp.NewClient(&http.Client{Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           dial,
+			TLSClientConfig:       config,
+			TLSHandshakeTimeout:   dialTimeout,
+			ResponseHeaderTimeout: answerTimeout,
+			ForceAttemptHTTP2:     true,
+			MaxIdleConnsPerHost:   4,
+			IdleConnTimeout:       90 * time.Second,
+		}})
 	}
 	return r, nil
 }
 
-// endpointOf reads http and https URLs, file URLs and paths. Credentials in a URL
-// are refused: they would end up in messages.
+// endpointOf reads http, https and ssh URLs, file URLs and paths. Credentials in a URL
+// are refused: they would end up in messages. A user name is none for ssh, where the key decides.
 func endpointOf(raw string) (*transport.Endpoint, error) {
 	if raw == "" {
 		return nil, errors.New("git url: is empty; want https://HOST/PATH")
@@ -68,7 +81,7 @@ func endpointOf(raw string) (*transport.Endpoint, error) {
 	beforeSlash, _, _ := strings.Cut(raw, "/")
 	if !strings.Contains(raw, "://") {
 		if strings.Contains(beforeSlash, ":") {
-			return nil, errors.New("git url: it is an address for ssh, which this version does not support; use https://HOST/PATH")
+			return nil, errors.New("git url: want ssh://USER@HOST/PATH for ssh, or https://HOST/PATH")
 		}
 		absolute, err := filepath.Abs(raw)
 		if err != nil {
@@ -81,6 +94,8 @@ func endpointOf(raw string) (*transport.Endpoint, error) {
 		return nil, errors.New("git url: it cannot be parsed; want https://HOST/PATH")
 	}
 	switch {
+	case parsed.Scheme == "ssh":
+		return sshEndpoint(parsed)
 	case parsed.User != nil:
 		return nil, fmt.Errorf("git url of host %s: has credentials in it; give them apart (Options.Auth: a Secret, or git's credential helper)", parsed.Host)
 	case parsed.RawQuery != "" || parsed.Fragment != "":
@@ -100,6 +115,39 @@ func endpointOf(raw string) (*transport.Endpoint, error) {
 	}
 	return endpoint, nil
 }
+
+// sshEndpoint reads what follows ssh://. No program is started with it, but what would be an option to one
+// is refused all the same: who follows the URL by hand, with git, is not to be surprised.
+func sshEndpoint(parsed *url.URL) (*transport.Endpoint, error) {
+	wrong := func(what string) error {
+		return fmt.Errorf("git url of host %q: %s; want ssh://USER@HOST/PATH", parsed.Hostname(), what)
+	}
+	control := func(c rune) bool { return c < ' ' || c == 0x7f }
+	user := parsed.User.Username()
+	if _, has := parsed.User.Password(); has {
+		return nil, wrong("has a password in it; give an identity apart")
+	}
+	switch {
+	case parsed.Hostname() == "" || strings.HasPrefix(parsed.Hostname(), "-") || strings.ContainsAny(parsed.Hostname(), " %'\"\\`$;|&<>"):
+		return nil, wrong("that is no host")
+	case user == "" || strings.HasPrefix(user, "-") || strings.ContainsFunc(user, func(c rune) bool { return !strings.ContainsRune(userLetters, c) }):
+		return nil, wrong("the user is missing or odd (most hosts want git)")
+	case strings.Trim(parsed.Path, "/") == "" || strings.HasPrefix(strings.TrimLeft(parsed.Path, "/"), "-") || strings.ContainsFunc(parsed.Path, control):
+		return nil, wrong("the path is missing or odd")
+	case parsed.RawQuery != "" || parsed.Fragment != "":
+		return nil, wrong("has a query or fragment")
+	}
+	port := 22
+	if given := parsed.Port(); given != "" {
+		var err error
+		if port, err = strconv.Atoi(given); err != nil || port < 1 || port > 65535 {
+			return nil, wrong("the port is none")
+		}
+	}
+	return &transport.Endpoint{Protocol: "ssh", User: user, Host: parsed.Hostname(), Port: port, Path: parsed.Path}, nil
+}
+
+const userLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 // dial connects. A host that falls silent while it answers is given up on.
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -123,7 +171,11 @@ func (c impatient) Read(p []byte) (int, error) {
 // list returns the refs of the host, all of them: the protocol that go-git speaks knows no filter.
 func (r *remote) list(ctx context.Context) (*packp.AdvRefs, transport.UploadPackSession, error) {
 	endpoint := *r.endpoint // a session may change it when it is redirected
-	session, err := r.transport.NewUploadPackSession(&endpoint, r.auth)
+	method, err := r.auth.method(ctx)
+	if err != nil {
+		return nil, nil, r.explain(ctx, err)
+	}
+	session, err := r.transport.NewUploadPackSession(&endpoint, method)
 	if err != nil {
 		return nil, nil, r.explain(ctx, err)
 	}
@@ -146,6 +198,8 @@ func (r *remote) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("%s: the Git host wants credentials, or does not know those it got; correct the user name and password or token", r.url)
 	case errors.Is(err, transport.ErrAuthorizationFailed):
 		return fmt.Errorf("%s: the Git host refuses these credentials the access; grant it or use others", r.url)
+	case errors.As(err, new(*sshError)):
+		return fmt.Errorf("%s: %w", r.url, err)
 	case errors.Is(err, transport.ErrRepositoryNotFound):
 		return fmt.Errorf("%s: repository: %w (or it is hidden from these credentials)", r.url, gitsource.ErrNotFound)
 	}
@@ -170,10 +224,11 @@ func refsOf(advertised *packp.AdvRefs) map[string]gitsource.ObjectID {
 	return refs
 }
 
-func hashAt(advertised *packp.AdvRefs, ref string) (plumbing.Hash, bool) {
-	if peeled, found := advertised.Peeled[ref]; found {
-		return peeled, true // an annotated tag: the commit that it names
-	}
+// hashAt returns the commit at a ref and, where that is an annotated tag, the tag.
+func hashAt(advertised *packp.AdvRefs, ref string) (commit, tag plumbing.Hash, found bool) {
 	hash, found := advertised.References[ref]
-	return hash, found
+	if peeled, annotated := advertised.Peeled[ref]; annotated {
+		return peeled, hash, true
+	}
+	return hash, plumbing.ZeroHash, found
 }

@@ -1,4 +1,4 @@
-// Package gogit reads and writes one Git repository over http or https, by go-git.
+// Package gogit reads and writes one Git repository over http, https or ssh, by go-git.
 //
 // A Store is a bare, shallow object store on disk, one per URL. It promises that
 // following a branch costs one listing of refs, and objects only when the branch
@@ -29,21 +29,13 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/slipway-cd/slipway/gitsource"
-	"github.com/slipway-cd/slipway/policy"
 )
-
-// Auth is HTTP basic authentication. Hosts that use tokens take one as the
-// password, with any or a fixed user name.
-type Auth struct {
-	Username string
-	Password policy.Secret
-}
 
 // Options of a Store.
 type Options struct {
 	Dir  string // owned by the Store; made if it is not there
-	URL  string // http or https, without credentials; or a local path or file URL, for which git must be installed
-	Auth *Auth  // nil for anonymous
+	URL  string // http, https or ssh://USER@HOST/PATH, without credentials; or a local path or file URL, for which git must be installed
+	Auth *Auth  // nil for anonymous; required for ssh
 	// MaxPacks is after how many fetches the store is made anew, because packs
 	// are never merged; default 50.
 	MaxPacks int
@@ -97,7 +89,7 @@ func Open(_ context.Context, o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	r, err := newRemote(o.URL, o.Auth)
+	r, err := newRemote(o.Dir, o.URL, o.Auth)
 	if err != nil {
 		return nil, err
 	}

@@ -147,7 +147,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	var applications *reconciler.ApplicationReconciler
 	live := &liveCluster{namespace: o.Namespace, applier: applier}
 	live.watcher = apply.NewWatcher(ctx, applier, func(app types.NamespacedName, _ manifests.Ref) { applications.Changed(app) })
-	stores := newRepositories(filepath.Join(o.CacheDir, "git"))
+	stores := newRepositories(filepath.Join(o.CacheDir, "git"), o.Now)
 	recorded, err := fluxMetrics(mgr)
 	if err != nil {
 		return err
