@@ -25,6 +25,8 @@ const (
 	AnnotationWave = "slipway.dev/wave"
 	// AnnotationPrune set to "disabled" keeps an object, to "enabled" allows pruning of a kind that is kept by default.
 	AnnotationPrune = "slipway.dev/prune"
+	// AnnotationSubstitute set to "disabled" leaves ${NAME} in an object alone.
+	AnnotationSubstitute = "slipway.dev/substitute"
 	// AnnotationPause is the break-glass pause on an Application: a JSON Pause with reason and expiry.
 	AnnotationPause = "slipway.dev/pause"
 	// AnnotationReconcile asks for a reconciliation now; any new value does.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 	fluxcontroller "github.com/fluxcd/pkg/runtime/controller"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -71,6 +72,7 @@ type ApplicationOptions struct {
 type ApplicationReconciler struct {
 	ApplicationOptions
 	changed chan event.GenericEvent
+	inputs  inputs
 
 	mu        sync.Mutex
 	inventory map[string]plan.Inventory // what this process wrote last; the cache may lag behind
@@ -116,6 +118,8 @@ func (r *ApplicationReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		)).
 		Watches(&v1alpha1.GitSource{}, handler.EnqueueRequestsFromMapFunc(r.ofSource), builder.WithPredicates(revisionChanged())).
 		Watches(&v1alpha1.ImagePolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesMetadata(&corev1.ConfigMap{}, r.ofInput(v1alpha1.InputConfigMap)).
+		WatchesMetadata(&corev1.Secret{}, r.ofInput(v1alpha1.InputSecret)).
 		WatchesRawSource(source.Channel(r.changed, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: r.Concurrency}).
 		Complete(r)

@@ -163,7 +163,7 @@ func (p *pass) try(ctx context.Context, c composing, facts undo.Facts) (trial, e
 	if result.after, err = p.repository.SnapshotOf(ctx, id); err != nil {
 		return trial{}, err
 	}
-	set, err := p.r.Renderer.Render(ctx, result.after, p.app)
+	set, err := p.r.render(ctx, result.after, p.app)
 	switch {
 	case ctx.Err() != nil:
 		return trial{}, ctx.Err()
@@ -187,8 +187,8 @@ func (p *pass) neighbours(ctx context.Context, after gitsource.Snapshot) ([]stri
 		if other.Name == p.app.Name || other.Spec.SourceRef.Name != p.app.Spec.SourceRef.Name {
 			continue
 		}
-		now, errNow := p.r.Renderer.Render(ctx, p.tipTree, other)
-		then, errThen := p.r.Renderer.Render(ctx, after, other)
+		now, errNow := p.r.render(ctx, p.tipTree, other)
+		then, errThen := p.r.render(ctx, after, other)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

@@ -119,7 +119,7 @@ func (p *pass) restore(ctx context.Context) (bool, ctrl.Result, error) {
 		p.notReady(v1alpha1.ReasonSourceUnreachable, "last healthy revision %s cannot be read: %s", revision, err)
 		return false, ctrl.Result{RequeueAfter: retry}, nil
 	}
-	set, err := p.r.Renderer.Render(ctx, tree, p.app)
+	set, err := p.r.render(ctx, tree, p.app)
 	if err != nil {
 		return false, ctrl.Result{}, fmt.Errorf("application %s: last healthy revision %s: %w", p.app.Name, revision, err)
 	}

@@ -44,7 +44,7 @@ func (p *pass) digestAt(ctx context.Context, id gitsource.ObjectID) string {
 	if err != nil {
 		return ""
 	}
-	set, err := p.r.Renderer.Render(ctx, snapshot, p.app)
+	set, err := p.r.render(ctx, snapshot, p.app)
 	if err != nil {
 		return ""
 	}

@@ -58,7 +58,7 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 	if ok, result, err := p.fetch(ctx); !ok {
 		return result, err
 	}
-	set, err := p.r.Renderer.Render(ctx, p.tipTree, p.app)
+	set, err := p.r.render(ctx, p.tipTree, p.app)
 	if err != nil {
 		return p.renderFailed(ctx, err)
 	}

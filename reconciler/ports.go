@@ -61,9 +61,9 @@ type Repositories interface {
 	Open(ctx context.Context, url string, credentials Credentials) (Repository, error)
 }
 
-// Renderer turns the path of an Application into a Set.
+// Renderer turns the path of an Application, with the inputs that it names, into a Set.
 type Renderer interface {
-	Render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application) (manifests.Set, error)
+	Render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application, inputs []Input) (manifests.Set, error)
 }
 
 // Cluster observes and changes live state.

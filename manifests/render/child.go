@@ -70,7 +70,7 @@ func renderOne(repo *repository, spec Spec) (content []byte, err error) {
 			err = repo.broken
 		}
 		if err != nil {
-			err = redacted(err, repo.secrets())
+			err = redacted(err, hidden(append(repo.secrets(), spec.secrets()...)))
 		}
 	}()
 	objects, err := renderObjects(repo, spec)
@@ -79,6 +79,13 @@ func renderOne(repo *repository, spec Spec) (content []byte, err error) {
 		err = repo.refusal
 	}
 	if err != nil {
+		return nil, err
+	}
+	repo.hide(dataOf(objects)...)
+	if objects, err = overlaid(repo, objects, spec); err != nil {
+		return nil, err
+	}
+	if err := substituteAll(objects, spec); err != nil {
 		return nil, err
 	}
 	if err := finish(objects, spec); err != nil {
@@ -141,8 +148,9 @@ type repository struct {
 
 	mu      sync.Mutex
 	stats   map[string]message
-	files   []file // read so far, in order
-	refusal error  // the first thing that was refused; libraries bury such errors
+	files   []file   // read so far, in order
+	hidden  []string // values that no error may hold
+	refusal error    // the first thing that was refused; libraries bury such errors
 	broken  error
 }
 
@@ -181,6 +189,13 @@ func (r *repository) ask(op, name string) (message, []byte, error) {
 		r.stats[name] = answer
 	}
 	return answer, content, nil
+}
+
+// hide keeps values out of errors.
+func (r *repository) hide(values ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hidden = append(r.hidden, values...)
 }
 
 // refused notes and returns the first refusal.

@@ -20,16 +20,12 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/ignore"
-	"sigs.k8s.io/yaml"
 )
 
-const (
-	defaultKubeVersion = "v1.37.0"
-	hookAnnotation     = "helm.sh/hook"
-)
+const defaultKubeVersion = "v1.37.0"
 
 // renderChart renders the chart at spec.Path as a first installation: lookup
-// finds nothing, and no hook runs.
+// finds nothing. The folder crds/ comes first, then the templates by name.
 func renderChart(repo *repository, spec Spec) ([]located, error) {
 	files, err := chartFiles(repo, spec.Path)
 	if err != nil {
@@ -159,54 +155,6 @@ func checkSchema(content []byte) error {
 	return walk(schema)
 }
 
-// chartValues merges the values files in order, and the values of the Spec last.
-func chartValues(repo *repository, spec Spec) (map[string]any, error) {
-	values := map[string]any{}
-	for _, name := range spec.Helm.ValuesFiles {
-		clean := path.Clean(name)
-		if !fs.ValidPath(clean) {
-			return nil, &Error{Path: name, Cause: errors.New("values file leaves the repository (it is relative to its root)")}
-		}
-		content, found, err := repo.read(clean)
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			return nil, &Error{Path: clean, Cause: errors.New("values file is not in the repository (the path is relative to its root)")}
-		}
-		if err := checkAliases(content); err != nil {
-			return nil, &Error{Path: clean, Cause: err}
-		}
-		var one map[string]any
-		if err := yaml.Unmarshal(content, &one); err != nil {
-			return nil, yamlError(clean, 1, err)
-		}
-		values = merged(values, one)
-	}
-	if spec.Helm.Values != nil {
-		var last map[string]any
-		if err := json.Unmarshal(spec.Helm.Values.Raw, &last); err != nil {
-			return nil, &Error{Path: spec.Path, Cause: errors.New("spec.helm.values is not a mapping")}
-		}
-		values = merged(values, last)
-	}
-	return values, nil
-}
-
-// merged returns base with over on top. A null in over stays: it removes the chart's default.
-func merged(base, over map[string]any) map[string]any {
-	result := maps.Clone(base)
-	for key, value := range over {
-		below, isMap := result[key].(map[string]any)
-		above, both := value.(map[string]any)
-		if isMap && both {
-			value = merged(below, above)
-		}
-		result[key] = value
-	}
-	return result
-}
-
 // resolveDependencies drops the subcharts that are switched off. All that
 // Chart.yaml names must be in charts/: nothing is downloaded.
 func resolveDependencies(loaded *chart.Chart, values map[string]any, spec Spec) error {
@@ -301,7 +249,7 @@ func templateError(loaded *chart.Chart, spec Spec, err error) error {
 	return &Error{Path: path.Join(spec.Path, stripChart(last[1], loaded)), Line: line, Cause: errors.New(text)}
 }
 
-// decodeRendered reads the objects of one rendered template and leaves out tests.
+// decodeRendered reads the objects of one rendered template and translates its hooks.
 func decodeRendered(name, content string) ([]located, error) {
 	decoded, err := decodeObjects(strings.TrimSuffix(name, ".json"), []byte(content), false)
 	if err != nil {
@@ -314,18 +262,11 @@ func decodeRendered(name, content string) ([]located, error) {
 	var objects []located
 	for _, one := range decoded {
 		one.path, one.line = name, 0
-		isTest := false
-		for hook := range strings.SplitSeq(one.object.GetAnnotations()[hookAnnotation], ",") {
-			switch hook = strings.TrimSpace(hook); hook {
-			case "", "crd-install":
-			case "test", "test-success", "test-failure":
-				isTest = true
-			default:
-				return nil, one.err(fmt.Errorf("%s %s is a Helm hook (%s), and hooks are not run (use %s, or a values switch that leaves it out)",
-					one.object.GetKind(), one.object.GetName(), hook, "the annotation slipway.dev/wave"))
-			}
+		kept, err := translateHook(one)
+		if err != nil {
+			return nil, err
 		}
-		if !isTest {
+		if kept {
 			objects = append(objects, one)
 		}
 	}

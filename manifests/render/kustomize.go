@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 	kyaml "sigs.k8s.io/kustomize/kyaml/yaml"
 
 	"github.com/slipway-cd/slipway/gitsource"
@@ -23,10 +24,14 @@ func kustomizationNames() []string { return konfig.RecognizedKustomizationFileNa
 // renderKustomization builds the kustomization in spec.Path, whose file is name.
 // Bases may be anywhere in the repository.
 func renderKustomization(repo *repository, spec Spec, name string) ([]located, error) {
-	files := kustomizeFiles{repo: repo}
+	return kustomized(repo, kustomizeFiles{repo: repo}, mount(spec.Path), name)
+}
+
+// kustomized builds the kustomization in root; name is where its objects and mistakes are said to come from.
+func kustomized(repo *repository, files filesys.FileSystem, root, name string) ([]located, error) {
 	options := krusty.MakeDefaultOptions()
 	options.LoadRestrictions = types.LoadRestrictionsNone // the parent restricts: nothing leaves the repository
-	built, err := krusty.MakeKustomizer(options).Run(files, mount(spec.Path))
+	built, err := krusty.MakeKustomizer(options).Run(files, root)
 	if repo.refusal != nil {
 		return nil, repo.refusal
 	}
@@ -64,6 +69,7 @@ func kustomizeError(repo *repository, name string, err error) error {
 	}
 	text := strings.ReplaceAll(err.Error(), mountPoint+"/", "")
 	text = strings.ReplaceAll(text, mountPoint, ".")
+	text = strings.ReplaceAll(text, overlayPoint, "the Application's overlay")
 	if _, cycle, found := strings.Cut(text, "cycle detected: "); found {
 		return &Error{Path: name, Cause: limitText("endless recursion: " + cycle)}
 	}

@@ -156,13 +156,13 @@ func (m *memo) forget(key string) {
 	m.order = slices.DeleteFunc(m.order, func(other string) bool { return other == key })
 }
 
-// keep puts a new entry first. content is its Set as JSON.
-func (m *memo) keep(key string, added entry, content []byte) {
+// keep puts a new entry first. content is its Set as JSON; a secret one stays in memory.
+func (m *memo) keep(key string, added entry, content []byte, secret bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	entries := append([]entry{added}, m.known[key]...)
 	m.remember(key, entries[:min(len(entries), memoEntries)])
-	if m.dir != "" && !holdsSecret(added.set) {
+	if m.dir != "" && !secret {
 		// The memo is a cache: a full disk must not keep a good Set from being applied.
 		_ = m.store(key, added, content)
 	}

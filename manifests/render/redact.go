@@ -1,7 +1,6 @@
 package render
 
 import (
-	"encoding/base64"
 	"errors"
 	"path"
 	"regexp"
@@ -46,7 +45,7 @@ func redactText(text string, secrets []string) string {
 
 // secrets collects the values of the Secrets and secret generators among the files that were read.
 func (r *repository) secrets() []string {
-	var values []string
+	values := slices.Clone(r.hidden)
 	for _, one := range r.files {
 		if !isManifest(one.path) && path.Base(one.path) != "Kustomization" || checkAliases(one.content) != nil {
 			continue
@@ -58,17 +57,21 @@ func (r *repository) secrets() []string {
 			}
 		}
 	}
-	var lines []string
-	for _, value := range values {
-		if decoded, err := base64.StdEncoding.DecodeString(value); err == nil {
-			lines = append(lines, string(decoded))
+	return values
+}
+
+// dataOf returns what is in the Secrets among objects.
+func dataOf(objects []located) []string {
+	var values []string
+	for _, one := range objects {
+		if one.object.GetKind() != "Secret" {
+			continue
 		}
-		lines = append(lines, strings.Split(value, "\n")...)
-		lines = append(lines, value)
+		for _, field := range []string{"data", "stringData"} {
+			values = append(values, leavesOf(one.object.Object[field])...)
+		}
 	}
-	lines = slices.DeleteFunc(lines, func(value string) bool { return len(value) < minSecretBytes })
-	slices.SortFunc(lines, func(a, b string) int { return len(b) - len(a) })
-	return slices.Compact(lines)
+	return values
 }
 
 func (r *repository) secretsOf(dir string, content map[string]any) []string {

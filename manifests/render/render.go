@@ -9,10 +9,15 @@
 //
 // The package refuses what would make a Set depend on more than the Snapshot
 // and the Spec: remote bases, plugins, exec functions, the helmCharts field,
-// links that leave the repository, Helm hooks, and unless they are allowed
-// template functions that give another answer each time.
+// links that leave the repository, and unless they are allowed template
+// functions that give another answer each time. Helm hooks become hooks of
+// Slipway; those of tests, deletions and rollbacks are left out.
 //
-// Sets that hold a Secret are memoised in memory only; they never reach the disk.
+// On whatever was rendered comes the overlay of the Spec, a kustomization in
+// memory. Variables are replaced last, in the tree of each object.
+//
+// Sets that hold a Secret, or that were rendered with values of one, are
+// memoised in memory only; they never reach the disk.
 package render
 
 import (
@@ -23,6 +28,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +42,7 @@ import (
 
 // version is part of every memo key. Change it with anything that changes what
 // a Snapshot renders to, the versions of kustomize and Helm included.
-const version = "1 kustomize-0.21.2 helm-3.22.0"
+const version = "2 kustomize-0.21.2 helm-3.22.0"
 
 // Limits of one render. They are named in the error that reports them.
 const (
@@ -58,6 +64,9 @@ type Spec struct {
 	Helm        *v1alpha1.HelmSpec // renders Path as a chart
 	KubeVersion string             // of the cluster, "v1.37.2", for charts; default 1.37
 	APIVersions []string           // that the cluster serves, for charts: "apps/v1", "apps/v1/Deployment"
+	Overlay     v1alpha1.Overlay   // over whatever Path renders to
+	Substitute  *v1alpha1.SubstituteSpec
+	Inputs      []Input // the ConfigMaps and Secrets that Helm and Substitute name, as far as they are there
 }
 
 // Result is a rendered Set.
@@ -151,6 +160,7 @@ func (r *Renderer) Close() error {
 func (r *Renderer) Render(ctx context.Context, snapshot gitsource.Snapshot, spec Spec) (Result, error) {
 	start := time.Now()
 	result, err := r.render(ctx, snapshot.Tree, spec)
+	err = spec.hush(err)
 	r.metrics.observe(result, err, time.Since(start))
 	return result, err
 }
@@ -188,7 +198,7 @@ func (r *Renderer) render(ctx context.Context, tree gitsource.Tree, spec Spec) (
 	}
 	reads := reader.recorded()
 	// A memo that cannot be written costs the next start a render, nothing more.
-	r.memo.keep(key, entry{reads: reads, set: set, size: len(content)}, content)
+	r.memo.keep(key, entry{reads: reads, set: set, size: len(content)}, content, spec.sensitive() || holdsSecret(set))
 	return Result{Set: set, Reads: len(reads)}, nil
 }
 
@@ -211,5 +221,7 @@ func (s Spec) normalised() (Spec, error) {
 	if s.Helm == nil { // only charts see these, so they must not part the memo of the others
 		s.KubeVersion, s.APIVersions = "", nil
 	}
+	s.Inputs = slices.Clone(s.Inputs)
+	slices.SortFunc(s.Inputs, func(a, b Input) int { return strings.Compare(a.String(), b.String()) })
 	return s, nil
 }

@@ -324,10 +324,6 @@ func TestRefusals(t *testing.T) {
 		{"helm random", webChart(), values(`{"password": ""}`), "charts/web/templates/_helpers.tpl:1: template function randAlphaNum", false},
 		{"helm random in a value", webChart().with(files{"charts/web/templates/n.yaml": "{{ tpl .Values.x . }}"}), values(`{"x": "{{ uuidv4 }}"}`), "template function uuidv4", false},
 		{"helm random in disguise", webChart().with(files{"charts/web/templates/n.yaml": "a: {{ tpl (printf \"{{ %s }}\" \"uuidv4\") . }}"}), helm, "charts/web/templates/n.yaml: renders differently each time", false},
-		{
-			"helm hook", webChart().with(files{"charts/web/templates/j.yaml": "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, annotations: {helm.sh/hook: 'pre-install,pre-upgrade'}}\n"}),
-			helm, "charts/web/templates/j.yaml: Job j is a Helm hook (pre-install)", false,
-		},
 		{"helm fail", webChart().with(files{"charts/web/templates/f.yaml": "\n{{ fail \"set x\" }}"}), helm, "charts/web/templates/f.yaml:2: set x", false},
 		{"helm parse", webChart().with(files{"charts/web/templates/f.yaml": "\n{{ if }}"}), helm, "charts/web/templates/f.yaml:2: missing value for if", false},
 		{"helm bad output", webChart().with(files{"charts/web/templates/f.yaml": "a: {"}), helm, "charts/web/templates/f.yaml: line 1 of its output: not valid YAML", false},

@@ -39,7 +39,11 @@ type ApplicationSpec struct {
 	TargetNamespace string `json:"targetNamespace,omitempty"`
 	// Helm renders Path as a chart instead.
 	// +optional
-	Helm *HelmSpec `json:"helm,omitempty"`
+	Helm    *HelmSpec `json:"helm,omitempty"`
+	Overlay `json:",inline"`
+	// Substitute replaces ${NAME} in the rendered objects.
+	// +optional
+	Substitute *SubstituteSpec `json:"substitute,omitempty"`
 	// Prune deletes what left Git.
 	// +kubebuilder:default=true
 	Prune *bool `json:"prune,omitempty"`
@@ -69,6 +73,9 @@ type HelmSpec struct {
 	// ValuesFiles are paths from the root of the repository, merged in order over the chart's values.
 	// +optional
 	ValuesFiles []string `json:"valuesFiles,omitempty"`
+	// ValuesFrom takes values from ConfigMaps and Secrets, merged in order over the files.
+	// +optional
+	ValuesFrom []ValuesReference `json:"valuesFrom,omitempty"`
 	// Values are merged last.
 	// +optional
 	Values *apiextensionsv1.JSON `json:"values,omitempty"`

@@ -14,6 +14,7 @@ import (
 	fluxmetrics "github.com/fluxcd/pkg/runtime/metrics"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
@@ -110,6 +111,8 @@ func newManager(o AgentOptions) (manager.Manager, error) {
 		return nil, err
 	}
 	own := cache.ByObject{Namespaces: map[string]cache.Config{o.Namespace: {}}}
+	inputs := own
+	inputs.Transform = inputMetadata
 	mgr, err := ctrl.NewManager(o.Config, ctrl.Options{
 		Scheme:                 scheme,
 		Logger:                 o.Log,
@@ -119,6 +122,8 @@ func newManager(o AgentOptions) (manager.Manager, error) {
 			&v1alpha1.Application{}: own,
 			&v1alpha1.GitSource{}:   own,
 			&v1alpha1.ImagePolicy{}: own,
+			&corev1.ConfigMap{}:     inputs,
+			&corev1.Secret{}:        inputs,
 		}},
 	})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/reconciler"
 	"github.com/slipway-cd/slipway/reconciler/apply"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
@@ -63,7 +64,11 @@ func (d *Differ) Close() error { return d.renderer.pool.Close() }
 
 // Diff renders app at snapshot and asks the API server what applying it would change. Nothing is changed.
 func (d *Differ) Diff(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application) ([]Difference, error) {
-	set, err := d.renderer.Render(ctx, snapshot, app)
+	inputs, err := reconciler.ReadInputs(ctx, d.kube, app)
+	if err != nil {
+		return nil, err
+	}
+	set, err := d.renderer.Render(ctx, snapshot, app, inputs)
 	if err != nil {
 		return nil, err
 	}

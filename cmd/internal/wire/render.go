@@ -7,11 +7,13 @@ import (
 	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/render"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/reconciler"
 )
 
 // renderer adapts the pool of render children to the reconciler's port.
@@ -33,19 +35,43 @@ func newRenderer(memoDir, kubeVersion string, metrics prometheus.Registerer) (*r
 }
 
 // Render renders the path of app.
-func (r *renderer) Render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application) (manifests.Set, error) {
+func (r *renderer) Render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application, inputs []reconciler.Input) (manifests.Set, error) {
 	result, err := r.pool.Render(ctx, snapshot, render.Spec{
 		Path:        app.Spec.Path,
 		Application: app.Name,
 		Namespace:   app.Spec.TargetNamespace,
 		Helm:        app.Spec.Helm,
 		KubeVersion: r.kubeVersion,
+		Overlay:     app.Spec.Overlay,
+		Substitute:  app.Spec.Substitute,
+		Inputs:      revealed(inputs),
 	})
 	var mistake *render.Error
 	if errors.As(err, &mistake) {
 		return manifests.Set{}, userMistake{err}
 	}
 	return result.Set, err
+}
+
+// revealed is what the render children get, and nobody else.
+func revealed(inputs []reconciler.Input) []render.Input {
+	var all []render.Input
+	for _, one := range inputs {
+		data := map[string][]byte{}
+		for key, value := range one.Data {
+			data[key] = []byte(value.Reveal())
+		}
+		all = append(all, render.Input{Kind: one.Kind, Name: one.Name, Data: data})
+	}
+	return all
+}
+
+// inputMetadata is what the cache keeps of the ConfigMaps and Secrets beside Applications: names and versions.
+func inputMetadata(object any) (any, error) {
+	if seen, ok := object.(*metav1.PartialObjectMetadata); ok {
+		seen.Annotations, seen.Labels, seen.ManagedFields = nil, nil, nil
+	}
+	return object, nil
 }
 
 // userMistake marks an error that only another commit can mend.
