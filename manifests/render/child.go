@@ -73,6 +73,9 @@ func renderOne(repo *repository, spec Spec) (content []byte, err error) {
 			err = redacted(err, hidden(append(repo.secrets(), spec.secrets()...)))
 		}
 	}()
+	if repo.keys, err = keysOf(spec); err != nil {
+		return nil, err
+	}
 	objects, err := renderObjects(repo, spec)
 	if err == nil && repo.refusal != nil {
 		// A library went on without what was refused to it.
@@ -148,9 +151,10 @@ type repository struct {
 
 	mu      sync.Mutex
 	stats   map[string]message
-	files   []file   // read so far, in order
-	hidden  []string // values that no error may hold
-	refusal error    // the first thing that was refused; libraries bury such errors
+	files   []file    // read so far, in order
+	keys    *sopsKeys // nil: encrypted files are refused
+	hidden  []string  // values that no error may hold
+	refusal error     // the first thing that was refused; libraries bury such errors
 	broken  error
 }
 
@@ -216,6 +220,9 @@ func (r *repository) stat(name string) (resolved string, kind gitsource.EntryKin
 func (r *repository) read(name string) (content []byte, found bool, err error) {
 	answer, content, err := r.ask(opRead, name)
 	if err != nil || answer.Kind != gitsource.File {
+		return nil, false, err
+	}
+	if content, err = r.decrypted(name, content); err != nil {
 		return nil, false, err
 	}
 	r.mu.Lock()

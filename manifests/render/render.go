@@ -17,7 +17,8 @@
 // memory. Variables are replaced last, in the tree of each object.
 //
 // Sets that hold a Secret, or that were rendered with values of one, are
-// memoised in memory only; they never reach the disk.
+// memoised in memory only; they never reach the disk. So are those of a Spec that
+// decrypts what SOPS encrypted, which happens where files are read.
 package render
 
 import (
@@ -66,7 +67,8 @@ type Spec struct {
 	APIVersions []string           // that the cluster serves, for charts: "apps/v1", "apps/v1/Deployment"
 	Overlay     v1alpha1.Overlay   // over whatever Path renders to
 	Substitute  *v1alpha1.SubstituteSpec
-	Inputs      []Input // the ConfigMaps and Secrets that Helm and Substitute name, as far as they are there
+	Decryption  *v1alpha1.DecryptionSpec // of files as they are read
+	Inputs      []Input                  // the ConfigMaps and Secrets that Helm and Substitute name, as far as they are there
 }
 
 // Result is a rendered Set.

@@ -41,6 +41,9 @@ type ApplicationSpec struct {
 	// +optional
 	Helm    *HelmSpec `json:"helm,omitempty"`
 	Overlay `json:",inline"`
+	// Decryption decrypts files of the repository as they are read.
+	// +optional
+	Decryption *DecryptionSpec `json:"decryption,omitempty"`
 	// Substitute replaces ${NAME} in the rendered objects.
 	// +optional
 	Substitute *SubstituteSpec `json:"substitute,omitempty"`

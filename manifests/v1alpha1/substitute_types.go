@@ -58,6 +58,9 @@ func (s *ApplicationSpec) Inputs() []InputReference {
 			add(from.Kind, from.Name)
 		}
 	}
+	if s.Decryption != nil {
+		add(InputSecret, s.Decryption.SecretRef.Name)
+	}
 	if s.Helm != nil {
 		for _, from := range s.Helm.ValuesFrom {
 			add(from.Kind, from.Name)

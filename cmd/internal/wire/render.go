@@ -43,6 +43,7 @@ func (r *renderer) Render(ctx context.Context, snapshot gitsource.Snapshot, app 
 		Helm:        app.Spec.Helm,
 		KubeVersion: r.kubeVersion,
 		Overlay:     app.Spec.Overlay,
+		Decryption:  app.Spec.Decryption,
 		Substitute:  app.Spec.Substitute,
 		Inputs:      revealed(inputs),
 	})
