@@ -37,6 +37,13 @@ type Finding struct {
 	Message string
 	// Look says that pods have to be seen to go on.
 	Look bool
+	// Then is what to do when Outcome is Inconclusive.
+	Then Insufficient
+}
+
+// closed says that looking again would change nothing.
+func (f Finding) closed() bool {
+	return f.Outcome == v1alpha1.VerdictPass || f.Outcome == v1alpha1.VerdictFail
 }
 
 const crashLoopRestarts = 3
