@@ -208,7 +208,8 @@ func TestSimulationOfWorseVersions(t *testing.T) {
 			}
 			t.Log(row)
 			missed := slices.DeleteFunc(of(worse, func(s sight) int { return s.sequential }), func(look int) bool { return look > 0 })
-			if len(missed)*20 > n {
+			// one request of the canary per second is few: see BENCH.md
+			if allowed := map[bool]int{true: n / 5, false: n / 100}[perSecond < 100]; len(missed) > allowed {
 				t.Errorf("%s at %g requests per second: the sequential test misses %d of %d", name, perSecond, len(missed), n)
 			}
 			alarms := slices.DeleteFunc(of(equal, func(s sight) int { return s.sequential }), func(look int) bool { return look == 0 })
