@@ -31,7 +31,7 @@ func (d *RenderedDiff) Rendered(ctx context.Context, folder string, from, to git
 	for i, snapshot := range []gitsource.Snapshot{from, to} {
 		app := &v1alpha1.Application{}
 		app.Name, app.Spec.Path = "rendered", folder
-		set, err := d.renderer.Render(ctx, snapshot, app)
+		set, err := d.renderer.Render(ctx, snapshot, app, nil)
 		if err != nil {
 			return "", err
 		}
