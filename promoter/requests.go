@@ -72,7 +72,8 @@ func (p *Promoter) openOnHost(ctx context.Context, at state, w wish, head gitsou
 
 // Describe makes the pull request of an app's branch say what merging it changes, and opens one if there is none and open
 // is true. It is for branches that were pushed by somebody who tells the host nothing. False says that there is none: the
-// branch is gone or merged, a person has closed its request, or open is false.
+// branch is gone or merged, a person has closed its request, or open is false. A branch whose request was merged on the
+// host is deleted, as Merge does it: after a squash nobody else could tell that it asks for nothing any more.
 func (p *Promoter) Describe(ctx context.Context, env, app string, open bool) (PullRequest, bool, error) {
 	if p.requests == nil || checkNames(app, env) != nil {
 		return PullRequest{}, false, checkNames(app, env)
@@ -90,10 +91,17 @@ func (p *Promoter) Describe(ctx context.Context, env, app string, open bool) (Pu
 	if err != nil || !found {
 		return PullRequest{}, false, err
 	}
-	if base, err := p.repo.MergeBase(ctx, at.id, request.id); err != nil || base == request.id {
+	base, err := p.repo.MergeBase(ctx, at.id, request.id)
+	if errors.Is(err, gitsource.ErrNotFound) || base == request.id {
+		return PullRequest{}, false, nil // no request could merge it, or one has
+	}
+	if err != nil {
 		return PullRequest{}, false, err
 	}
 	newest, err := p.newest(ctx, branch)
+	if err == nil && newest.Merged && newest.Head == request.id {
+		return PullRequest{}, false, p.dropBranch(ctx, branch, request.id)
+	}
 	if err != nil || !newest.open() && (!open || newest.Head == request.id) {
 		return PullRequest{}, false, err
 	}

@@ -223,6 +223,39 @@ func TestClosedIsAnAnswer(t *testing.T) {
 	}
 }
 
+// TestDescribe: a branch that somebody else pushed gets a request, and goes when that was merged, also by a squash.
+func TestDescribe(t *testing.T) {
+	w, h, _ := newHubWorld(t)
+	w.writeTo("refs/heads/"+requestBranch, "Try b", map[string]string{productionFile: kustomization("b"), "slipway.yaml": slipwayYAML})
+	describe := func(open, want bool) {
+		t.Helper()
+		if _, found, err := w.Describe(ctx, "production", "shop", open); err != nil || found != want {
+			t.Fatalf("found %v, %v", found, err)
+		}
+	}
+	describe(true, false) // it has nothing in common with main: no request could merge it
+	git(t, w.host, "update-ref", "-d", "refs/heads/"+requestBranch)
+	git(t, w.host, "update-ref", "refs/heads/"+requestBranch, string(w.tip("main")))
+	describe(true, false) // it asks for nothing
+	w.writeTo("refs/heads/"+requestBranch, "Try b", map[string]string{productionFile: kustomization("b")})
+	describe(false, false)
+	if h.opened != 0 {
+		t.Fatal("a request was opened although nobody wanted one")
+	}
+	describe(true, true)
+	describe(false, true)
+	if len(h.requests) != 1 || !strings.Contains(h.bodies[1], digest("b")) {
+		t.Fatalf("%d requests: %v", len(h.requests), h.bodies)
+	}
+	asked := w.tip(requestBranch)
+	h.merge(1, true)
+	git(t, w.host, "update-ref", "refs/heads/"+requestBranch, string(asked)) // not every host deletes it
+	describe(true, false)
+	if w.tip(requestBranch) != "" || len(h.requests) != 1 {
+		t.Errorf("branch at %q, %d requests", w.tip(requestBranch), len(h.requests))
+	}
+}
+
 // TestHostDown: a person's branch is pushed, and its request follows when the host answers again.
 func TestHostDown(t *testing.T) {
 	w, h, source := newHubWorld(t)

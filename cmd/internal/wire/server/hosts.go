@@ -82,19 +82,23 @@ type herald struct {
 	hub         *console.Hub
 	log         logr.Logger
 
+	tip       gitsource.ObjectID // seen last
 	announced gitsource.ObjectID // up to here all reverts are
 	requests  map[string]*asked  // by ref
 }
 
 // asked is a branch that asks for a promotion.
 type asked struct {
-	id   gitsource.ObjectID
-	open bool      // make a pull request if there is none
-	next time.Time // when to look; zero for not before it moves
+	id        gitsource.ObjectID
+	open      bool // make a pull request if there is none
+	described bool
+	last      time.Time // when it was looked at
+	next      time.Time // when to look again
 }
 
 const (
-	// grace is how long a branch may be without a pull request: who pushed it may open one in their own name.
+	// grace is how long a branch may be without a pull request, because who pushed it may open one in their own name, and how
+	// soon at the earliest a request is looked at again: when the followed branch moves it may have been merged.
 	grace = 10 * time.Second
 	// heraldEvery is how often it looks although nobody said that anything moved, and tries again after a failure.
 	heraldEvery = time.Minute
@@ -144,7 +148,10 @@ func (h *herald) look(ctx context.Context, now time.Time) time.Time {
 		h.complain(ctx, err, "the refs cannot be read; trying again")
 		return next
 	}
-	if tip := refs["refs/heads/"+h.branch]; tip != h.announced && h.announce(ctx) {
+	tip := refs["refs/heads/"+h.branch]
+	moved := tip != h.tip
+	h.tip = tip
+	if tip != h.announced && h.announce(ctx) {
 		h.announced = tip
 	}
 	maps.DeleteFunc(h.requests, func(ref string, _ *asked) bool { return refs[ref] == "" })
@@ -157,10 +164,13 @@ func (h *herald) look(ctx context.Context, now time.Time) time.Time {
 			h.requests[ref] = &asked{id: id, next: now}
 		}
 		r := h.requests[ref]
-		if !r.next.IsZero() && !r.next.After(now) {
+		if again := r.last.Add(grace); moved && again.Before(r.next) {
+			r.next = again
+		}
+		if !r.next.After(now) {
 			h.describe(ctx, now, env, app, r)
 		}
-		if !r.next.IsZero() && r.next.Before(next) {
+		if r.next.Before(next) {
 			next = r.next
 		}
 	}
@@ -182,16 +192,14 @@ func requestOf(ref string) (env, app string, is bool) {
 
 func (h *herald) describe(ctx context.Context, now time.Time, env, app string, r *asked) {
 	request, found, err := h.promoter.Describe(ctx, env, app, r.open)
+	first := !r.described
+	r.last, r.next, r.described = now, now.Add(heraldEvery), found
 	switch {
 	case err != nil:
-		r.next = now.Add(heraldEvery)
 		h.complain(ctx, err, "a request is not described; trying again")
-	case found:
-		r.next = time.Time{}
+	case found && first:
 		h.log.Info("a request is described", "app", app, "environment", env, "url", request.URL)
-	case r.open:
-		r.next = time.Time{} // it is merged, or a person has closed it
-	default:
+	case !found && !r.open:
 		r.open, r.next = true, now.Add(grace)
 	}
 }
