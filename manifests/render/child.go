@@ -73,6 +73,7 @@ func renderOne(repo *repository, spec Spec) (content []byte, err error) {
 			err = redacted(err, hidden(append(repo.secrets(), spec.secrets()...)))
 		}
 	}()
+	repo.sealed = spec.KeepEncrypted
 	if repo.keys, err = keysOf(spec); err != nil {
 		return nil, err
 	}
@@ -153,6 +154,7 @@ type repository struct {
 	stats   map[string]message
 	files   []file    // read so far, in order
 	keys    *sopsKeys // nil: encrypted files are refused
+	sealed  bool      // encrypted files are kept as they are
 	hidden  []string  // values that no error may hold
 	refusal error     // the first thing that was refused; libraries bury such errors
 	broken  error

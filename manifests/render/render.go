@@ -68,7 +68,9 @@ type Spec struct {
 	Overlay     v1alpha1.Overlay   // over whatever Path renders to
 	Substitute  *v1alpha1.SubstituteSpec
 	Decryption  *v1alpha1.DecryptionSpec // of files as they are read
-	Inputs      []Input                  // the ConfigMaps and Secrets that Helm and Substitute name, as far as they are there
+	// KeepEncrypted leaves files that SOPS encrypted as they are, for those who look and do not apply.
+	KeepEncrypted bool
+	Inputs        []Input // the ConfigMaps and Secrets that Helm and Substitute name, as far as they are there
 }
 
 // Result is a rendered Set.

@@ -62,7 +62,7 @@ type sopsFile struct {
 
 // decrypted returns the content of the file at name in plain. Files that SOPS has not encrypted are returned as they are.
 func (r *repository) decrypted(name string, content []byte) ([]byte, error) {
-	if !bytes.Contains(content, []byte(sopsEncrypted)) || !bytes.Contains(content, []byte(sopsKey)) {
+	if r.sealed || !bytes.Contains(content, []byte(sopsEncrypted)) || !bytes.Contains(content, []byte(sopsKey)) {
 		return content, nil
 	}
 	file, err := parseSops(name, content)

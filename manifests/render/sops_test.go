@@ -277,7 +277,7 @@ func TestSops(t *testing.T) {
 func TestSopsRefusals(t *testing.T) {
 	identity, other := newIdentity(t), newIdentity(t)
 	to := identity.Recipient().String()
-	good := newEncryptor(t, "", to).yaml(sopsManifest())
+	good := newEncryptor(t, "^stringData$", to).yaml(sopsManifest())
 	keys := map[string]string{"a.agekey": identity.String()}
 	two := newEncryptor(t, "^stringData$", to).yaml("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n  a: " + sopsSecret + "\n  b: other-value\n")
 	values := regexp.MustCompile(`(a|b): (ENC\[[^\]]*\])`).FindAllStringSubmatch(two, 2)
@@ -312,6 +312,12 @@ func TestSopsRefusals(t *testing.T) {
 				}
 			}
 		})
+	}
+	kept := without(decrypting("app", keys))
+	kept.KeepEncrypted = true
+	set := mustRender(t, newRenderer(t, nil), files{"app/a.yaml": good}, kept).Set
+	if text := fmt.Sprint(set.Objects[0].Object["stringData"]); !strings.Contains(text, sopsEncrypted) {
+		t.Errorf("kept as %s", text)
 	}
 	ini := files{"app/kustomization.yaml": "secretGenerator: [{name: a, files: [a.ini]}]\n", "app/a.ini": "a=ENC[AES256_GCM,data:x]\n[sops]\nmac=ENC[AES256_GCM,data:x]\n"}
 	if _, err := newRenderer(t, nil).Render(t.Context(), ini.snapshot(), decrypting("app", keys)); err == nil || !strings.Contains(err.Error(), "app/a.ini: is encrypted with SOPS as an INI file") {

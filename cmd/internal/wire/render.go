@@ -20,6 +20,8 @@ import (
 type renderer struct {
 	pool        *render.Renderer
 	kubeVersion string
+	// keepEncrypted shows files that SOPS encrypted as they are, for diffs.
+	keepEncrypted bool
 }
 
 func newRenderer(memoDir, kubeVersion string, metrics prometheus.Registerer) (*renderer, error) {
@@ -44,8 +46,10 @@ func (r *renderer) Render(ctx context.Context, snapshot gitsource.Snapshot, app 
 		KubeVersion: r.kubeVersion,
 		Overlay:     app.Spec.Overlay,
 		Decryption:  app.Spec.Decryption,
-		Substitute:  app.Spec.Substitute,
-		Inputs:      revealed(inputs),
+
+		KeepEncrypted: r.keepEncrypted,
+		Substitute:    app.Spec.Substitute,
+		Inputs:        revealed(inputs),
 	})
 	var mistake *render.Error
 	if errors.As(err, &mistake) {

@@ -19,7 +19,11 @@ type RenderedDiff struct{ renderer *renderer }
 // NewRenderedDiff starts no child before the first use. Close ends them.
 func NewRenderedDiff(cacheDir string, metrics prometheus.Registerer) (*RenderedDiff, error) {
 	r, err := newRenderer(filepath.Join(cacheDir, "memo"), "", metrics)
-	return &RenderedDiff{r}, err
+	if err != nil {
+		return nil, err
+	}
+	r.keepEncrypted = true // whoever promotes has no keys
+	return &RenderedDiff{r}, nil
 }
 
 // Close ends the children that render.
