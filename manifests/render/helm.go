@@ -35,6 +35,9 @@ func renderChart(repo *repository, spec Spec) ([]located, error) {
 	if err != nil {
 		return nil, &Error{Path: path.Join(spec.Path, "Chart.yaml"), Cause: err}
 	}
+	if err := checkSchemas(loaded, spec.Path); err != nil {
+		return nil, err
+	}
 	values, err := chartValues(repo, spec)
 	if err != nil {
 		return nil, err
@@ -110,11 +113,6 @@ func chartFiles(repo *repository, dir string) ([]*loader.BufferedFile, error) {
 				return &Error{Path: name, Cause: err}
 			}
 		}
-		if path.Base(name) == "values.schema.json" {
-			if err := checkSchema(content); err != nil {
-				return &Error{Path: name, Cause: err}
-			}
-		}
 		files = append(files, &loader.BufferedFile{Name: relative(name), Data: bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))})
 		return nil
 	})
@@ -123,6 +121,21 @@ func chartFiles(repo *repository, dir string) ([]*loader.BufferedFile, error) {
 
 func isValues(name string) bool {
 	return slices.Contains([]string{"Chart.yaml", "Chart.lock", "values.yaml", "requirements.yaml"}, path.Base(name))
+}
+
+// checkSchemas looks at the schemas of a chart and of the charts in it, archives included.
+func checkSchemas(one *chart.Chart, dir string) error {
+	if len(one.Schema) > 0 {
+		if err := checkSchema(one.Schema); err != nil {
+			return &Error{Path: path.Join(dir, "values.schema.json"), Cause: err}
+		}
+	}
+	for _, sub := range one.Dependencies() {
+		if err := checkSchemas(sub, path.Join(dir, "charts", sub.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkSchema refuses references out of the schema: the validator would open files and URLs.

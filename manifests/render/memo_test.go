@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 )
 
 func jsonValue(raw string) *apiextensionsv1.JSON { return &apiextensionsv1.JSON{Raw: []byte(raw)} }
@@ -151,24 +153,28 @@ func TestMemoEqualsRendering(t *testing.T) {
 		return result, string(result.Set.Digest)
 	}
 	scratch := newRenderer(t, nil)
-	specs := []Spec{{Path: "a", Application: "a"}, {Path: "k", Application: "k", Namespace: "n"}, {Path: "c", Application: "c", Helm: web().Helm}}
+	identity := newIdentity(t)
+	specs := []Spec{{Path: "a", Application: "a"}, {Path: "k", Application: "k", Namespace: "n"}, {Path: "c", Application: "c", Helm: web().Helm}, {}, {}, {}}
 	repo := files{
 		"a/0.yaml": configMap("x", "0"), "k/kustomization.yaml": "resources: [../b, ../a/0.yaml]\n",
 		"b/kustomization.yaml": "resources: [r.yaml]\n", "b/r.yaml": configMap("r", "0"),
 		"c/Chart.yaml": "apiVersion: v2\nname: c\nversion: 1.0.0\n", "c/templates/x.yaml": configMap("c", "{{ .Values.v }}"),
-		"envs/prod.yaml": "v: 1\n", "envs/more.yaml": "w: 1\n",
+		"envs/prod.yaml": "v: 1\n", "envs/more.yaml": "w: 1\n", "s/a.yaml": configMap("s", "${A} ${B:=none}"),
+		"e/a.yaml":             newEncryptor(t, "^stringData$", identity.Recipient().String()).yaml(sopsManifest()),
+		"o/kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources: [r.yaml]\n", "o/r.yaml": configMap("o", "0"),
 	}
 	for commit := range 60 {
 		changes, elsewhere := randomCommit(random, repo, commit)
+		randomInputs(random, specs, identity.String())
 		before := map[string]bool{}
 		for _, spec := range specs {
 			_, text := render(repo, spec)
-			before[spec.Path] = strings.HasPrefix(text, "sha256:")
+			before[spec.Application] = strings.HasPrefix(text, "sha256:")
 		}
 		repo = changes
 		for _, spec := range specs {
 			result, got := render(repo, spec)
-			if elsewhere && before[spec.Path] && !result.Memoised {
+			if elsewhere && before[spec.Application] && !result.Memoised {
 				t.Fatalf("seed %d commit %d: %s: a commit elsewhere is a miss", seed, commit, spec.Path)
 			}
 			scratch.memo.forget(scratchKey(t, spec))
@@ -196,10 +202,42 @@ func scratchKey(t *testing.T, spec Spec) string {
 	return key
 }
 
+// randomInputs gives the last three specs variables, values, an overlay and keys, of which each may change alone.
+func randomInputs(random *rand.Rand, specs []Spec, key string) {
+	value := func() string { return fmt.Sprint(random.IntN(2)) }
+	config := Input{Kind: v1alpha1.InputConfigMap, Name: "site", Data: map[string][]byte{"A": []byte(value()), "values.yaml": []byte("v: " + value())}}
+	secret := secretInput(map[string]string{"B": value(), "a.agekey": key})
+	if random.IntN(4) == 0 {
+		delete(secret.Data, "a.agekey")
+	}
+	variables := &v1alpha1.SubstituteSpec{Strict: random.IntN(2) == 0, From: []v1alpha1.InputReference{
+		{Kind: v1alpha1.InputConfigMap, Name: "site"}, {Kind: v1alpha1.InputSecret, Name: "keys", Optional: true},
+	}}
+	if random.IntN(2) == 0 {
+		variables.Variables = map[string]string{"A": "inline" + value()}
+	}
+	overlay := v1alpha1.Overlay{NamePrefix: "p" + value() + "-", Components: []string{"o"}, CommonLabels: map[string]string{"l": value()}}
+	n := len(specs)
+	specs[n-3] = Spec{Path: "s", Application: "s", Substitute: variables, Overlay: overlay, Inputs: []Input{config, secret}}
+	specs[n-2] = Spec{
+		Path: "c", Application: "hc", Inputs: []Input{config},
+		Helm: &v1alpha1.HelmSpec{ValuesFrom: []v1alpha1.ValuesReference{{Kind: v1alpha1.InputConfigMap, Name: "site"}}},
+	}
+	specs[n-1] = decrypting("e", nil)
+	specs[n-1].Inputs = []Input{secret}
+	if random.IntN(4) == 0 {
+		specs[n-1].Decryption = nil
+	}
+}
+
 // randomCommit changes, adds, removes or links a file; or one that no Application reads.
 func randomCommit(random *rand.Rand, repo files, number int) (changed files, elsewhere bool) {
 	value := fmt.Sprint(random.IntN(4))
-	switch random.IntN(8) {
+	switch random.IntN(10) {
+	case 8:
+		return repo.with(files{"s/a.yaml": configMap("s", "${A}"+value+" ${B:=none}")}), false
+	case 9:
+		return repo.with(files{"o/r.yaml": configMap("o", value)}), false
 	case 0:
 		return repo.with(files{"docs/" + value: fmt.Sprint(number)}), true
 	case 1:
