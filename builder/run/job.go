@@ -155,7 +155,7 @@ func (j *job) report(ctx context.Context) error {
 // failed says that the attempt failed. The first step that did not end is where.
 func (j *job) failed(reason string, transient bool) {
 	c := &j.claim
-	reason = j.w.mask.clean(reason)
+	reason = j.w.mask.Clean(reason)
 	c.Job.State, c.Job.Reason, c.Transient = builder.Failed, reason, transient
 	if !transient {
 		c.Failures++

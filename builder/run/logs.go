@@ -3,9 +3,7 @@ package run
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -13,18 +11,16 @@ import (
 	"unicode/utf8"
 
 	"github.com/slipway-cd/slipway/builder"
-	"github.com/slipway-cd/slipway/policy"
 )
 
 // Bounds of the log of one attempt. What is over is counted, and said at the end.
 const (
-	logLineBytes   = 16 << 10
-	logBytes       = 64 << 20 // of an attempt
-	logWaiting     = 20_000   // lines that wait for the queue
-	logBatch       = 1_000
-	logEvery       = 100 * time.Millisecond
-	logPatience    = 5 * time.Second // for the last lines when a Job ends
-	shortestSecret = 4               // bytes; masking shorter ones would only show where they are
+	logLineBytes = 16 << 10
+	logBytes     = 64 << 20 // of an attempt
+	logWaiting   = 20_000   // lines that wait for the queue
+	logBatch     = 1_000
+	logEvery     = 100 * time.Millisecond
+	logPatience  = 5 * time.Second // for the last lines when a Job ends
 )
 
 // logs sends the lines of one attempt to the queue, in their order, without holding the Job up.
@@ -54,7 +50,7 @@ func newLogs(w *Worker, run, job string, attempt int) *logs {
 
 // add takes a line that a command printed.
 func (l *logs) add(step int, stream string, line []byte) {
-	text := l.w.mask.clean(string(line))
+	text := l.w.mask.Clean(string(line))
 	if !utf8.ValidString(text) {
 		text = strings.ToValidUTF8(text, "\uFFFD")
 	}
@@ -66,7 +62,7 @@ func (l *logs) add(step int, stream string, line []byte) {
 }
 
 // say adds a line of Slipway's own.
-func (l *logs) say(step int, text string) { l.put(step, streamSlipway, l.w.mask.clean(text)) }
+func (l *logs) say(step int, text string) { l.put(step, streamSlipway, l.w.mask.Clean(text)) }
 
 func (l *logs) put(step int, stream, text string) {
 	l.mu.Lock()
@@ -140,42 +136,5 @@ func (l *logs) close(ctx context.Context) {
 	l.done.Wait()
 	l.stop()
 }
-
-// mask hides secret values in what is printed.
-type mask struct{ replacer *strings.Replacer }
-
-// newMask knows the values as they are, line by line, and as they are often written: in base64 and in URLs.
-func newMask(secrets []policy.Secret) mask {
-	seen := map[string]bool{}
-	var values []string
-	add := func(v string) {
-		if len(v) >= shortestSecret && !seen[v] {
-			seen[v] = true
-			values = append(values, v)
-		}
-	}
-	for _, s := range secrets {
-		value := s.Reveal()
-		for line := range strings.SplitSeq(value, "\n") {
-			add(strings.TrimSpace(line))
-		}
-		if len(value) >= shortestSecret {
-			add(base64.StdEncoding.EncodeToString([]byte(value)))
-			add(strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(value)), "="))
-			add(base64.RawURLEncoding.EncodeToString([]byte(value)))
-			add(url.QueryEscape(value))
-			add(url.PathEscape(value))
-		}
-	}
-	// The longest first: one value may be part of another.
-	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) })
-	pairs := make([]string, 0, 2*len(values))
-	for _, v := range values {
-		pairs = append(pairs, v, "[secret]")
-	}
-	return mask{strings.NewReplacer(pairs...)}
-}
-
-func (m mask) clean(text string) string { return m.replacer.Replace(text) }
 
 func randomID() string { return strings.ToLower(rand.Text()[:8]) }

@@ -1,7 +1,6 @@
 package run
 
 import (
-	"encoding/base64"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,8 +11,6 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
-
-	"github.com/slipway-cd/slipway/policy"
 )
 
 func TestCheckout(t *testing.T) {
@@ -56,28 +53,6 @@ func TestCheckoutRefuses(t *testing.T) {
 		if err := c.write(t.Context(), dir); err == nil {
 			t.Errorf("%s was checked out", name)
 		}
-	}
-}
-
-func TestMask(t *testing.T) {
-	t.Parallel()
-	m := newMask([]policy.Secret{
-		policy.NewSecret("hunter2"), policy.NewSecret("-----BEGIN-----\nabcdefgh\nijklmnop\n"), policy.NewSecret(""), policy.NewSecret("ab"),
-		policy.NewSecret("p@ss/word+1"),
-	})
-	for in, want := range map[string]string{
-		"password: hunter2, again hunter2.": "password: [secret], again [secret].",
-		"ab is too short":                   "ab is too short",
-		"ijklmnop":                          "[secret]",
-		"https://u:p%40ss%2Fword%2B1@host":  "https://u:[secret]@host",
-		"Basic " + base64.StdEncoding.EncodeToString([]byte("hunter2")): "Basic [secret]",
-	} {
-		if got := m.clean(in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	}
-	if got := newMask(nil).clean("as it is"); got != "as it is" {
-		t.Error(got)
 	}
 }
 

@@ -58,7 +58,7 @@ type Worker struct {
 	o       WorkerOptions
 	metrics *workerMetrics
 	holder  holder
-	mask    mask
+	mask    policy.Mask
 	folder  string
 }
 
@@ -89,7 +89,7 @@ func NewWorker(o WorkerOptions) (*Worker, error) {
 	}
 	unique := o.Name + "-" + rand.Text()[:6]
 	return &Worker{
-		o: o, metrics: metrics, mask: newMask(o.Secrets), folder: filepath.Join(dir, o.Name),
+		o: o, metrics: metrics, mask: policy.NewMask(o.Secrets), folder: filepath.Join(dir, o.Name),
 		holder: holder{leases: o.Queue.Leases, name: unique, ttl: o.Lease, log: o.Log},
 	}, nil
 }
