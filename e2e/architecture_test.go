@@ -32,7 +32,7 @@ var layers = map[layer][]string{
 	value: {
 		"gitsource", "gitsource/follow", "gitsource/forge", "gitsource/revert", "gitsource/signature", "gitsource/trailer",
 		"manifests", "manifests/v1alpha1", "manifests/install",
-		"reconciler/plan", "rollout/analysis",
+		"reconciler/plan", "reconciler/expression", "rollout/analysis",
 		"promoter/edit", "promoter/environment", "promoter/undo",
 		"builder", "builder/pipeline", "console/chain", "policy",
 	},
@@ -76,6 +76,7 @@ var heavy = []struct {
 		[]string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", "github.com/fluxcd/pkg/runtime"},
 		[]string{"reconciler", "rollout", "reconciler/apply", "rollout/gateway", "builder/sandbox", "cmd/..."},
 	},
+	{"CEL", []string{"github.com/google/cel-go"}, []string{"reconciler/expression"}},
 	{"cobra", []string{"github.com/spf13/cobra"}, []string{"cmd/..."}},
 }
 
