@@ -46,7 +46,7 @@ func (p *pass) admit(ctx context.Context, set manifests.Set) (bool, ctrl.Result,
 		return true, ctrl.Result{RequeueAfter: verifyAgain}, nil
 	}
 	p.notReady(v1alpha1.ReasonUnverified, "%s; nothing is changed until it is known", unknown)
-	return false, ctrl.Result{RequeueAfter: retry}, nil
+	return false, ctrl.Result{RequeueAfter: p.retry()}, nil
 }
 
 func (p *pass) uses(set manifests.Set) []policy.ImageUse {

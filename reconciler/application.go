@@ -26,8 +26,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/policy"
+	"github.com/slipway-cd/slipway/reconciler/expression"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
 
@@ -50,12 +53,15 @@ type ApplicationOptions struct {
 	Renderer     Renderer
 	Cluster      Cluster
 	Judge        Judge
-	Reverter     Reverter
-	Images       policy.Chain[policy.ImageUse]
-	Verifier     Verifier // of images that an ImagePolicy covers
-	Events       record.EventRecorder
-	Now          func() time.Time
-	ClusterName  string
+	Logs         Logs // of hooks that failed
+	// As makes what Cluster, Judge and Logs do under the context be done by a ServiceAccount.
+	As          func(ctx context.Context, account types.NamespacedName) context.Context
+	Reverter    Reverter
+	Images      policy.Chain[policy.ImageUse]
+	Verifier    Verifier // of images that an ImagePolicy covers
+	Events      record.EventRecorder
+	Now         func() time.Time
+	ClusterName string
 	// Sign signs revert requests for the server; nil for an agent that pushes itself.
 	Sign func(*v1alpha1.RevertRequest) error
 	// Pushed is called after a revert was pushed, so that it is fetched at once; nil for nobody.
@@ -74,17 +80,21 @@ type ApplicationReconciler struct {
 	changed chan event.GenericEvent
 	inputs  inputs
 
+	compiled compilations
+
 	mu        sync.Mutex
-	inventory map[string]plan.Inventory // what this process wrote last; the cache may lag behind
-	written   map[string]uint64         // resourceVersion of the last status write
-	unwell    map[string]time.Time      // since when an Application that was healthy is not
+	inventory map[string]plan.Inventory     // what this process wrote last; the cache may lag behind
+	written   map[string]uint64             // resourceVersion of the last status write
+	seen      map[string]gitsource.Revision // that an Application was Ready at
+	contests  map[string]map[manifests.Ref]*contest
+	unwell    map[string]time.Time // since when an Application that was healthy is not
 }
 
 // NewApplication returns the loop over Applications.
 func NewApplication(o ApplicationOptions) (*ApplicationReconciler, error) {
 	if o.Client == nil || o.Secrets == nil || o.Repositories == nil || o.Renderer == nil || o.Cluster == nil ||
-		o.Judge == nil || o.Reverter == nil || o.Verifier == nil || o.Events == nil || o.Now == nil {
-		return nil, errors.New("application reconciler: client, secrets, repositories, renderer, cluster, judge, reverter, verifier, events and clock are required")
+		o.Judge == nil || o.Logs == nil || o.As == nil || o.Reverter == nil || o.Verifier == nil || o.Events == nil || o.Now == nil {
+		return nil, errors.New("application reconciler: client, secrets, repositories, renderer, cluster, judge, logs, impersonation, reverter, verifier, events and clock are required")
 	}
 	if o.ClusterName == "" {
 		return nil, errors.New("application reconciler: the cluster's name is required")
@@ -104,8 +114,11 @@ func NewApplication(o ApplicationOptions) (*ApplicationReconciler, error) {
 	return &ApplicationReconciler{
 		ApplicationOptions: o,
 		changed:            make(chan event.GenericEvent, 4096),
+		compiled:           compilations{checks: map[v1alpha1.HealthCheck]expression.Health{}},
 		inventory:          map[string]plan.Inventory{},
 		written:            map[string]uint64{},
+		seen:               map[string]gitsource.Revision{},
+		contests:           map[string]map[manifests.Ref]*contest{},
 		unwell:             map[string]time.Time{},
 	}, nil
 }
@@ -117,6 +130,7 @@ func (r *ApplicationReconciler) SetupWithManager(mgr ctrl.Manager) error {
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}),
 		)).
 		Watches(&v1alpha1.GitSource{}, handler.EnqueueRequestsFromMapFunc(r.ofSource), builder.WithPredicates(revisionChanged())).
+		Watches(&v1alpha1.Application{}, handler.EnqueueRequestsFromMapFunc(r.ofDependency), builder.WithPredicates(toldOthers())).
 		Watches(&v1alpha1.ImagePolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesMetadata(&corev1.ConfigMap{}, r.ofInput(v1alpha1.InputConfigMap)).
 		WatchesMetadata(&corev1.Secret{}, r.ofInput(v1alpha1.InputSecret)).
@@ -175,6 +189,9 @@ func (r *ApplicationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	if r.behind(&app) {
 		return ctrl.Result{RequeueAfter: 20 * time.Millisecond}, nil
 	}
+	if name := app.Spec.ServiceAccountName; name != "" {
+		ctx = r.As(ctx, types.NamespacedName{Namespace: app.Namespace, Name: name})
+	}
 	if !app.DeletionTimestamp.IsZero() {
 		return r.finalize(ctx, &app)
 	}
@@ -189,7 +206,10 @@ func (r *ApplicationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	if writeErr := p.writeStatus(ctx); writeErr != nil {
 		return ctrl.Result{}, errors.Join(err, writeErr)
 	}
-	return result, err
+	if p.later > 0 && err == nil {
+		result = sooner(result, ctrl.Result{RequeueAfter: p.later})
+	}
+	return result, errors.Join(err, p.looked(ctx))
 }
 
 // behind reports whether the cache has not yet caught up with our own last status write.
@@ -206,7 +226,10 @@ func (r *ApplicationReconciler) forget(name string) {
 	delete(r.inventory, name)
 	delete(r.written, name)
 	delete(r.unwell, name)
+	delete(r.seen, name)
+	delete(r.contests, name)
 	r.Cluster.Track(name, nil)
+	r.Judge.Checks(name, nil)
 }
 
 // writeStatus sends one PATCH if the status differs from what was read.

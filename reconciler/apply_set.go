@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
@@ -21,36 +22,55 @@ import (
 // apply brings the cluster to set. It reports false when that is not done yet;
 // the conditions then say why.
 func (p *pass) apply(ctx context.Context, set manifests.Set, revision gitsource.Revision) (bool, ctrl.Result, error) {
+	todo, ok, result, err := p.prepare(ctx, set, revision)
+	if !ok {
+		return false, result, err
+	}
+	if p.contend(ctx, todo) {
+		if todo, ok, result, err = p.prepare(ctx, set, revision); !ok {
+			return false, result, err
+		}
+	}
+	p.vanished = todo.Vanished
+	p.reportDrift(ctx, todo)
+	done, result, err := p.carryOut(ctx, todo)
+	if done {
+		p.tellOwners(p.handing)
+	}
+	return done, result, err
+}
+
+// prepare plans the way to set. It reports false when nothing may be done; the conditions then say why.
+func (p *pass) prepare(ctx context.Context, set manifests.Set, revision gitsource.Revision) (plan.Plan, bool, ctrl.Result, error) {
 	want, err := p.want(ctx, set, revision)
 	if err != nil {
 		p.stalled(v1alpha1.ReasonRenderFailed, "%s", err)
-		return false, ctrl.Result{}, nil
+		return plan.Plan{}, false, ctrl.Result{}, nil
 	}
 	owned, err := p.loadInventory(ctx)
 	if err != nil {
-		return false, ctrl.Result{}, err
+		return plan.Plan{}, false, ctrl.Result{}, err
 	}
 	todo, err := p.plan(ctx, want, owned)
 	if err != nil {
-		return p.planFailed(err)
+		_, result, err := p.planFailed(err)
+		return plan.Plan{}, false, result, err
 	}
 	if todo.Held != "" {
 		p.notReady(v1alpha1.ReasonPruneHeld, "%s", todo.Held)
-		return false, ctrl.Result{}, nil
+		return plan.Plan{}, false, ctrl.Result{}, nil
 	}
-	p.reportDrift(ctx, todo)
-	if !todo.Empty() {
-		if err := p.saveInventory(ctx, todo.Intended()); err != nil {
-			return false, ctrl.Result{}, err
-		}
-	}
-	return p.carryOut(ctx, todo)
+	return todo, true, ctrl.Result{}, nil
 }
 
+// carryOut applies a plan. What it brings in is in the Inventory before, and what it did afterwards, also when it failed.
 func (p *pass) carryOut(ctx context.Context, todo plan.Plan) (bool, ctrl.Result, error) {
 	result := Applied{}
 	var applyErr error
 	if !todo.Empty() {
+		if err := p.saveInventory(ctx, todo.Intended()); err != nil {
+			return false, ctrl.Result{}, err
+		}
 		result, applyErr = p.r.Cluster.Apply(ctx, todo)
 	}
 	inventory := todo.Inventory.Merge(result.Entries, result.Gone)
@@ -65,23 +85,36 @@ func (p *pass) carryOut(ctx context.Context, todo plan.Plan) (bool, ctrl.Result,
 		}
 		p.event(corev1.EventTypeWarning, v1alpha1.ReasonApplyFailed, "%s", applyErr)
 		p.notReady(v1alpha1.ReasonApplyFailed, "%s", applyErr)
+		if p.app.Spec.RetryInterval != nil {
+			return false, ctrl.Result{RequeueAfter: p.retry()}, nil
+		}
 		return false, ctrl.Result{}, applyErr
 	}
 	if len(todo.Waiting) > 0 {
 		p.progressing(v1alpha1.ReasonProgressing, "%s is being deleted; it is created again when it is gone", todo.Waiting[0])
-		return false, ctrl.Result{RequeueAfter: retry}, nil
+		return false, ctrl.Result{RequeueAfter: p.retry()}, nil
 	}
 	return true, ctrl.Result{}, nil
 }
 
 // want is set without what Rollouts move, with a stored Bundle for each Rollout and the Rollouts pointing at them.
 func (p *pass) want(ctx context.Context, set manifests.Set, revision gitsource.Revision) (desired, error) {
-	bundles, bundled, err := plan.Cut(set)
+	rest, hooks, err := plan.CutHooks(set)
 	if err != nil {
 		return desired{}, err
 	}
-	want := desired{bundled: bundled, inUse: map[manifests.Ref]string{}}
-	objects := set.Objects
+	bundles, bundled, err := plan.Cut(rest)
+	if err != nil {
+		return desired{}, err
+	}
+	if len(bundles) > 0 && p.app.Spec.ServiceAccountName != "" {
+		return desired{}, fmt.Errorf("%s: an Application with spec.serviceAccountName cannot have a Rollout: it is moved with the rights of the agent", bundles[0].Rollout)
+	}
+	want := desired{bundled: bundled, inUse: map[manifests.Ref]string{}, hooks: map[manifests.Ref]bool{}}
+	for _, hook := range slices.Concat(hooks, p.hooks) { // also those of a failed Set: people want to see what they did
+		want.hooks[hook.Ref] = true
+	}
+	objects := rest.Objects
 	for _, bundle := range bundles {
 		objects, err = p.pointAt(ctx, objects, bundle, set.Digest, revision, want.inUse)
 		if err != nil {
@@ -101,6 +134,7 @@ type desired struct {
 	set     manifests.Set
 	bundled map[manifests.Ref]bool
 	inUse   map[manifests.Ref]string
+	hooks   map[manifests.Ref]bool
 }
 
 // plan observes and computes. Objects that only a Rollout's stable version still uses are kept.
@@ -123,15 +157,19 @@ func (p *pass) plan(ctx context.Context, want desired, owned plan.Inventory) (pl
 			tracked[ref] = plan.Entry{Version: object.GroupVersionKind().Version, Bundled: want.bundled[ref]}
 		}
 	}
+	p.runningHooks(want.inUse)
 	p.r.Cluster.Track(p.app.Name, tracked)
 	list := make([]manifests.Ref, 0, len(refs))
 	for ref := range refs {
 		list = append(list, ref)
 	}
-	return plan.Compute(plan.In{
+	in := plan.In{
 		Application: p.app.Name,
 		Want:        want.set,
 		Bundled:     want.bundled,
+		Hooks:       want.hooks,
+		Ignore:      p.app.Spec.Ignore,
+		Contested:   p.contested(),
 		Seen:        p.r.Cluster.Observe(ctx, list),
 		Owned:       owned,
 		InUse:       want.inUse,
@@ -141,7 +179,12 @@ func (p *pass) plan(ctx context.Context, want desired, owned plan.Inventory) (pl
 			Report:   p.app.Spec.Drift == v1alpha1.DriftReport,
 			Approved: p.app.Annotations[manifests.AnnotationApprovePrune] == string(want.set.Digest),
 		},
-	})
+	}
+	if err := p.handovers(ctx, &in); err != nil {
+		return plan.Plan{}, err
+	}
+	p.handing = in
+	return plan.Compute(in)
 }
 
 func (d desired) unsettled() bool { return len(d.inUse) > 0 }
@@ -169,10 +212,10 @@ func (p *pass) planFailed(err error) (bool, ctrl.Result, error) {
 		return false, ctrl.Result{}, nil
 	case errors.Is(err, plan.ErrUnknown):
 		p.notReady(v1alpha1.ReasonStateUnknown, "%s; nothing is changed until it is known", err)
-		return false, ctrl.Result{RequeueAfter: retry}, nil
+		return false, ctrl.Result{RequeueAfter: p.retry()}, nil
 	case errors.As(err, &conflict):
-		p.stalled(v1alpha1.ReasonApplyFailed, "%s", err)
-		return false, ctrl.Result{RequeueAfter: 10 * retry}, nil
+		p.stalled(v1alpha1.ReasonOwnedByAnother, "%s", err)
+		return false, ctrl.Result{RequeueAfter: 10 * p.retry()}, nil
 	}
 	p.stalled(v1alpha1.ReasonRenderFailed, "%s", err)
 	return false, ctrl.Result{}, nil
@@ -181,7 +224,11 @@ func (p *pass) planFailed(err error) (bool, ctrl.Result, error) {
 // reportDrift tells, before it is put right, who changed what.
 func (p *pass) reportDrift(ctx context.Context, todo plan.Plan) {
 	p.app.Status.Drift = nil
+	contested := p.contested()
 	for _, action := range todo.Drifted {
+		if contested[action.Ref] {
+			continue // told by tellContested, without asking the API server each time
+		}
 		what := action.Ref.String() + ": " + action.Reason
 		if action.Object != nil {
 			what = action.Ref.String() + ": " + p.r.Judge.Explain(ctx, action.Object)
@@ -193,6 +240,7 @@ func (p *pass) reportDrift(ctx context.Context, todo plan.Plan) {
 	} else {
 		conditions.Delete(p.app, v1alpha1.ConditionDrifted)
 	}
+	p.tellContested()
 	for _, action := range todo.Actions() {
 		if !action.Drift || action.Object == nil {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 	corev1 "k8s.io/api/core/v1"
@@ -20,14 +21,17 @@ import (
 // happens, so that nobody applies this Set again, whatever is killed from here on.
 func (p *pass) fail(ctx context.Context, health overall) (ctrl.Result, error) {
 	p.r.Failpoint(FailpointTraffic)
-	verdict := p.evidence(ctx, health)
-	applied := *p.app.Status.Applied
-	applied.Revision = p.origin(ctx, applied)
-	p.app.Status.Marks = []v1alpha1.Mark{{SetDigest: applied.SetDigest, Revision: applied.Revision, Verdict: verdict}}
-	p.verdict(applied.SetDigest, verdict)
+	failed := v1alpha1.SetRef{Revision: p.tip.String(), SetDigest: string(p.tipSet.Digest)} // a pre-apply hook fails before it is applied
+	if applied := p.app.Status.Applied; applied != nil && applied.SetDigest == failed.SetDigest {
+		failed = *applied
+	}
+	verdict := p.evidence(ctx, failed, health)
+	failed.Revision = p.origin(ctx, failed)
+	p.app.Status.Marks = []v1alpha1.Mark{{SetDigest: failed.SetDigest, Revision: failed.Revision, Verdict: verdict}}
+	p.verdict(failed.SetDigest, verdict)
 	conditions.MarkFalse(p.app, v1alpha1.ConditionHealthy, v1alpha1.ReasonHealthFailed, "%s", health.message)
-	p.notReady(v1alpha1.ReasonHealthFailed, "%s failed: %s", applied.Revision, health.message)
-	p.event(corev1.EventTypeWarning, v1alpha1.ReasonHealthFailed, "%s failed: %s", applied.Revision, health.message)
+	p.notReady(v1alpha1.ReasonHealthFailed, "%s failed: %s", failed.Revision, health.message)
+	p.event(corev1.EventTypeWarning, v1alpha1.ReasonHealthFailed, "%s failed: %s", failed.Revision, health.message)
 	if err := p.writeStatus(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
@@ -36,19 +40,19 @@ func (p *pass) fail(ctx context.Context, health overall) (ctrl.Result, error) {
 }
 
 // evidence is the Rollout's own Verdict where a Rollout failed, else one on the health of the object.
-func (p *pass) evidence(ctx context.Context, health overall) v1alpha1.Verdict {
+func (p *pass) evidence(ctx context.Context, failed v1alpha1.SetRef, health overall) v1alpha1.Verdict {
 	if health.failed.Group == v1alpha1.Group && health.failed.Kind == "Rollout" {
 		rollout, err := p.liveRollout(ctx, health.failed)
 		if err == nil && rollout != nil && rollout.Status.Verdict != nil {
 			verdict := *rollout.Status.Verdict
-			verdict.SetDigest = p.app.Status.Applied.SetDigest
+			verdict.SetDigest = failed.SetDigest
 			return verdict
 		}
 	}
 	now := metav1.Time{Time: p.r.Now()}
 	return v1alpha1.Verdict{
 		Outcome: v1alpha1.VerdictFail, Reason: v1alpha1.ReasonHealthFailed, Message: health.message, At: now,
-		SetDigest: p.app.Status.Applied.SetDigest,
+		SetDigest: failed.SetDigest,
 		Samples:   []v1alpha1.Sample{{At: now, Check: "health of " + health.failed.String(), Value: health.message}},
 	}
 }
@@ -72,6 +76,10 @@ func (p *pass) unmark(ctx context.Context) {
 	mark := p.app.Status.Marks[0]
 	p.app.Status.Marks = nil
 	p.app.Status.RevertRequest = nil
+	// Who brings the failed Set back wants it tried again.
+	p.app.Status.Hooks = slices.DeleteFunc(p.app.Status.Hooks, func(run v1alpha1.HookRun) bool {
+		return run.SetDigest == mark.SetDigest && run.Hook != manifests.HookOnFailure && run.Outcome != v1alpha1.HookSucceeded
+	})
 	conditions.Delete(p.app, v1alpha1.ConditionReverting)
 	conditions.Delete(p.app, v1alpha1.ConditionHealthy)
 	healthy := p.app.Status.Healthy
@@ -92,6 +100,9 @@ func (p *pass) runMarked(ctx context.Context) (ctrl.Result, error) {
 	mark := p.mark(p.tipSet.Digest)
 	if mark == nil {
 		return ctrl.Result{}, fmt.Errorf("application %s: set %s is not marked", p.app.Name, p.tipSet.Digest.Short())
+	}
+	if err := p.onFailure(ctx); err != nil {
+		return ctrl.Result{}, err
 	}
 	if p.app.Status.Healthy == nil {
 		p.stalled(v1alpha1.ReasonNoHealthySet, "%s failed (%s) and there is no healthy version to go back to; commit a corrected version", mark.Revision, mark.Verdict.Message)
@@ -117,7 +128,7 @@ func (p *pass) restore(ctx context.Context) (bool, ctrl.Result, error) {
 	tree, err := p.repository.SnapshotOf(ctx, revision.ID)
 	if err != nil {
 		p.notReady(v1alpha1.ReasonSourceUnreachable, "last healthy revision %s cannot be read: %s", revision, err)
-		return false, ctrl.Result{RequeueAfter: retry}, nil
+		return false, ctrl.Result{RequeueAfter: p.retry()}, nil
 	}
 	set, err := p.r.render(ctx, tree, p.app)
 	if err != nil {

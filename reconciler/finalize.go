@@ -24,7 +24,7 @@ func (r *ApplicationReconciler) finalize(ctx context.Context, app *v1alpha1.Appl
 	if app.Spec.DeletionPolicy != v1alpha1.DeletionOrphan && (app.Spec.Prune == nil || *app.Spec.Prune) {
 		done, err := p.tearDown(ctx)
 		if err != nil || !done {
-			return ctrl.Result{RequeueAfter: retry}, err
+			return ctrl.Result{RequeueAfter: p.retry()}, err
 		}
 	}
 	if err := p.unpin(ctx); err != nil {
@@ -48,7 +48,12 @@ func (p *pass) tearDown(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	p.r.Cluster.Track(p.app.Name, owned)
-	todo, err := plan.Teardown(p.app.Name, p.r.Cluster.Observe(ctx, owned.Refs()), owned)
+	in := plan.In{Seen: p.r.Cluster.Observe(ctx, owned.Refs()), Owned: owned}
+	if err := p.handovers(ctx, &in); err != nil {
+		return false, err
+	}
+	defer p.tellOwners(in)
+	todo, err := plan.Teardown(p.app.Name, in.Seen, owned, in.Claimed)
 	if err != nil {
 		return false, fmt.Errorf("application %s: %w", p.app.Name, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
@@ -23,7 +24,12 @@ import (
 const annotationReconcile = manifests.AnnotationReconcile
 
 // retry is how soon a passing trouble is looked at again.
-const retry = 5 * time.Second
+func (p *pass) retry() time.Duration {
+	if p.app.Spec.RetryInterval != nil {
+		return p.app.Spec.RetryInterval.Duration
+	}
+	return 5 * time.Second
+}
 
 // pass is one reconciliation of one Application.
 type pass struct {
@@ -36,6 +42,10 @@ type pass struct {
 	tip        gitsource.Revision
 	tipTree    gitsource.Snapshot
 	tipSet     manifests.Set
+	hooks      []plan.Hook // of the tip's Set
+	vanished   []manifests.Ref
+	later      time.Duration // come back then, whatever else is up
+	handing    plan.In       // of the last plan, for whom it concerns
 }
 
 // Pause is the break-glass pause of AnnotationPause.
@@ -55,6 +65,9 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 		p.notReady(v1alpha1.ReasonPaused, "paused by %s until %s: %s", pause.By, pause.Until.UTC().Format(time.RFC3339), pause.Reason)
 		return ctrl.Result{RequeueAfter: pause.Until.Sub(p.r.Now())}, nil
 	}
+	if p.app.Spec.Interval != nil {
+		p.later = jitter(p.app.Spec.Interval.Duration)
+	}
 	if ok, result, err := p.fetch(ctx); !ok {
 		return result, err
 	}
@@ -63,11 +76,22 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 		return p.renderFailed(ctx, err)
 	}
 	p.tipSet = set
+	if !p.checks() {
+		return ctrl.Result{}, nil
+	}
+	if _, p.hooks, err = plan.CutHooks(set); err != nil {
+		p.stalled(v1alpha1.ReasonRenderFailed, "%s", err)
+		return ctrl.Result{}, nil
+	}
+	p.settlePast(ctx)
 	p.attempted()
 	if p.isMarked(set.Digest) {
 		return p.runMarked(ctx)
 	}
 	p.unmark(ctx)
+	if ready, err := p.dependencies(ctx); !ready {
+		return ctrl.Result{}, err
+	}
 	admitted, again, err := p.admit(ctx, set)
 	if !admitted {
 		return again, err
@@ -84,7 +108,7 @@ func (p *pass) fetch(ctx context.Context) (bool, ctrl.Result, error) {
 			return false, ctrl.Result{}, err
 		}
 		p.stalled(v1alpha1.ReasonSourceNotReady, "gitsource %s does not exist; create it or correct spec.sourceRef.name", key.Name)
-		return false, ctrl.Result{RequeueAfter: retry}, nil
+		return false, ctrl.Result{RequeueAfter: p.retry()}, nil
 	}
 	if standing(&p.source) == "" {
 		p.progressing(v1alpha1.ReasonSourceNotReady, "gitsource %s has no revision yet", key.Name)
@@ -103,7 +127,7 @@ func (p *pass) fetch(ctx context.Context) (bool, ctrl.Result, error) {
 	p.tipTree, err = repository.SnapshotOf(ctx, p.tip.ID)
 	if err != nil {
 		p.notReady(v1alpha1.ReasonSourceUnreachable, "revision %s cannot be read: %s", p.tip, err)
-		return false, ctrl.Result{RequeueAfter: retry}, nil
+		return false, ctrl.Result{RequeueAfter: p.retry()}, nil
 	}
 	return true, ctrl.Result{}, nil
 }
@@ -119,7 +143,7 @@ func (p *pass) renderFailed(ctx context.Context, err error) (ctrl.Result, error)
 		return ctrl.Result{}, nil
 	}
 	p.notReady(v1alpha1.ReasonRenderFailed, "%s", err)
-	return ctrl.Result{RequeueAfter: retry}, nil
+	return ctrl.Result{RequeueAfter: p.retry()}, nil
 }
 
 // attempted notes a Set the first time that the tip renders to it.
@@ -146,7 +170,11 @@ func (p *pass) paused() (Pause, bool) {
 
 // runTip applies the tip's Set and judges it.
 func (p *pass) runTip(ctx context.Context) (ctrl.Result, error) {
-	done, result, err := p.apply(ctx, p.tipSet, p.tip)
+	done, result, err := p.preApply(ctx)
+	if !done {
+		return result, err
+	}
+	done, result, err = p.apply(ctx, p.tipSet, p.tip)
 	if !done {
 		return result, err
 	}
@@ -154,12 +182,28 @@ func (p *pass) runTip(ctx context.Context) (ctrl.Result, error) {
 	health := p.health()
 	switch health.state {
 	case HealthFailed:
+		if healthy := p.app.Status.Healthy; healthy != nil && healthy.SetDigest == p.app.Status.Applied.SetDigest {
+			p.failsLater(health)
+			return ctrl.Result{}, nil
+		}
 		return p.fail(ctx, health)
 	case HealthHealthy:
+		if done, result, err := p.postApply(ctx); !done {
+			return result, err
+		}
 		return ctrl.Result{}, p.healthy(ctx)
 	default:
 		return p.wait(health), nil
 	}
+}
+
+// failsLater tells of a failure of the very Set that would be gone back to. No revert can mend that.
+func (p *pass) failsLater(health overall) {
+	if conditions.GetReason(p.app, v1alpha1.ConditionReady) != v1alpha1.ReasonHealthFailed {
+		p.event(corev1.EventTypeWarning, v1alpha1.ReasonHealthFailed, "%s was healthy and has failed since: %s", p.app.Status.Applied.Revision, health.message)
+	}
+	conditions.MarkFalse(p.app, v1alpha1.ConditionHealthy, v1alpha1.ReasonHealthFailed, "%s", health.message)
+	p.notReady(v1alpha1.ReasonHealthFailed, "%s was healthy and has failed since, so that there is nothing to go back to: %s", p.app.Status.Applied.Revision, health.message)
 }
 
 // applied notes a Set that was applied in full, once.
@@ -205,6 +249,7 @@ func (p *pass) healthy(ctx context.Context) error {
 	if last := p.app.Status.LastRevert; last != nil {
 		last.Settled = true
 	}
+	conditions.Delete(p.app, v1alpha1.ConditionHealthy)
 	p.ready(v1alpha1.ReasonSucceeded, "%s is applied and healthy", applied.Revision)
 	return nil
 }
@@ -273,11 +318,15 @@ type overall struct {
 // health is the worst of the owned objects: a definite failure, else what is still on its way.
 func (p *pass) health() overall {
 	result := overall{state: HealthHealthy}
-	for _, ref := range p.owned().Refs() {
-		if p.owned()[ref].Bundled || !judged(ref) {
+	owned := p.owned()
+	for _, ref := range owned.Refs() {
+		if owned[ref].Bundled || owned[ref].Done || !judged(ref) || p.isHook(ref) {
 			continue
 		}
 		health := p.r.Judge.Health(ref)
+		if slices.Contains(p.vanished, ref) {
+			health = Health{Message: "is gone, and nobody saw how it ended; change it in Git to have it run again"}
+		}
 		if health.State == HealthFailed {
 			return overall{state: HealthFailed, message: ref.String() + ": " + health.Message, failed: ref}
 		}

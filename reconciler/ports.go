@@ -4,11 +4,13 @@ import (
 	"context"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/policy"
+	"github.com/slipway-cd/slipway/reconciler/expression"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
 
@@ -78,10 +80,19 @@ type Cluster interface {
 
 // Judge tells of the health of live objects and of what changed in them.
 type Judge interface {
+	// Checks says how the objects of app are judged, by kind; others are judged by what is known about them. It is
+	// called again and again, and equal checks change nothing.
+	Checks(app string, checks map[schema.GroupKind]expression.Health)
 	// Health is answered without a request.
 	Health(ref manifests.Ref) Health
 	// Explain says what differs from object in the cluster and who changed it.
 	Explain(ctx context.Context, object *unstructured.Unstructured) string
+}
+
+// Logs reads what pods wrote.
+type Logs interface {
+	// Tail returns the last lines of a failed pod of a Job; empty when no pod of it is left. What it returns may hold secrets.
+	Tail(ctx context.Context, job manifests.Ref, uid string) (string, error)
 }
 
 // Applied is what an apply did.

@@ -47,6 +47,12 @@ type ApplicationSpec struct {
 	// Substitute replaces ${NAME} in the rendered objects.
 	// +optional
 	Substitute *SubstituteSpec `json:"substitute,omitempty"`
+	// DependsOn are Applications that have to be ready before a new version of this one is applied.
+	// +kubebuilder:validation:MaxItems=50
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	DependsOn []Dependency `json:"dependsOn,omitempty"`
 	// Prune deletes what left Git.
 	// +kubebuilder:default=true
 	Prune *bool `json:"prune,omitempty"`
@@ -54,11 +60,34 @@ type ApplicationSpec struct {
 	// +kubebuilder:validation:Enum=Heal;Report
 	// +kubebuilder:default=Heal
 	Drift DriftPolicy `json:"drift,omitempty"`
+	// Ignore leaves fields of objects to others.
+	// +kubebuilder:validation:MaxItems=50
+	// +optional
+	Ignore []IgnoreRule `json:"ignore,omitempty"`
 	// +optional
 	Images ImageRules `json:"images,omitempty"`
 	// Timeout for the health of an apply; when it ends without a definite failure the result is Inconclusive.
 	// +kubebuilder:default="5m"
 	Timeout metav1.Duration `json:"timeout,omitempty"`
+	// HealthChecks judge kinds by conditions of your own.
+	// +kubebuilder:validation:MaxItems=50
+	// +optional
+	HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
+	// ServiceAccountName, of this namespace, is who applies, reads and deletes for this Application: it can do what that
+	// account may do and no more. Without one it is the agent. Rollouts are moved by the agent, so that an Application with
+	// an account of its own cannot have any.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	ServiceAccountName string `json:"serviceAccountName,omitempty"`
+	// Interval between looks at everything although nothing tells of a change. Without one the watches alone decide.
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="at least 1s"
+	// +optional
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// RetryInterval is how soon a trouble that may pass is looked at again. Without one that begins at once for what the API
+	// server refused, and is longer each time, and is 5s for everything else.
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="at least 1s"
+	// +optional
+	RetryInterval *metav1.Duration `json:"retryInterval,omitempty"`
 	// Suspend stops all reconciliation until it is false again.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
@@ -137,6 +166,9 @@ type ApplicationStatus struct {
 	// History has the last ten Sets, newest first.
 	// +optional
 	History []HistoryEntry `json:"history,omitempty"`
+	// Hooks of the last ten Sets, newest first.
+	// +optional
+	Hooks []HookRun `json:"hooks,omitempty"`
 	// Drift names what differs while the policy only reports.
 	// +optional
 	Drift []string `json:"drift,omitempty"`

@@ -40,3 +40,14 @@ const (
 	ReasonDrift             = "Drift"
 	ReasonDeleting          = "Deleting"
 )
+
+// ReasonContested says that others undo the healing of an object again and again, so that it is left alone for a while.
+const ReasonContested = "HealingUndone"
+
+// Reasons that have to do with other Applications, or with expressions.
+const (
+	ReasonDependencyNotReady = "DependencyNotReady" // an Application of spec.dependsOn is not ready
+	ReasonDependencyCycle    = "DependencyCycle"    // spec.dependsOn leads back to this Application
+	ReasonInvalidExpression  = "InvalidExpression"  // a CEL expression of the spec does not compile
+	ReasonOwnedByAnother     = "OwnedByAnother"     // an object belongs to another Application, which wants it too
+)

@@ -41,6 +41,8 @@ type InventoryEntry struct {
 	Fields string `json:"fields"`
 	// Bundled says that the object is moved by a Rollout: the reconciler neither patches nor heals it, it only prunes it.
 	Bundled bool `json:"bundled,omitempty"`
+	// Done says that the object is a Job that was seen to complete.
+	Done bool `json:"done,omitempty"`
 }
 
 // InventoryList is a list of Inventories.

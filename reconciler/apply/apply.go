@@ -62,6 +62,7 @@ func New(o Options) (*Applier, error) {
 	o.Config.UserAgent = userAgent
 	o.Config.QPS = -1 // Parallel bounds us, and the server's priority and fairness
 	o.Config.Timeout = 0
+	o.Config.Wrap(func(next http.RoundTripper) http.RoundTripper { return impersonating{next} })
 	client, err := rest.HTTPClientFor(o.Config)
 	if err != nil {
 		return nil, fmt.Errorf("cluster config: %w", err)

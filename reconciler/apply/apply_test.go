@@ -283,9 +283,9 @@ spec:
 	if err == nil || !strings.Contains(err.Error(), "immutable") || !strings.Contains(err.Error(), plan.AnnotationForce) || !result.Errors[0].Rejected {
 		t.Fatalf("got %v, want the immutable field and the way out", err)
 	}
-	w.applied(w.set(fmt.Sprintf(job, `slipway.dev/force: "true"`, "2")), "recreated Job migrate")
+	w.applied(w.set(fmt.Sprintf(job, `slipway.dev/force: enabled`, "2")), "recreated Job migrate")
 	// What is wrong with the object itself is no reason to delete it.
-	_, _, err = w.try(w.set(fmt.Sprintf(job, `slipway.dev/force: "true"`, "2") + "      volumes: [{name: NOT_VALID}]\n"))
+	_, _, err = w.try(w.set(fmt.Sprintf(job, `slipway.dev/force: enabled`, "2") + "      volumes: [{name: NOT_VALID}]\n"))
 	if err == nil {
 		t.Fatal("an invalid object was accepted")
 	}

@@ -44,7 +44,7 @@ func objectError(ref manifests.Ref, err error) *ObjectError {
 	case ref.Group == "" && ref.Kind == "Secret":
 		err = withoutValues(err)
 	case apierrors.IsInvalid(err) && strings.Contains(err.Error(), "immutable"):
-		err = fmt.Errorf("%w (annotate it %s: \"true\" to have it deleted and created again)", err, plan.AnnotationForce)
+		err = fmt.Errorf("%w (annotate it %s: enabled to have it deleted and created again)", err, plan.AnnotationForce)
 	}
 	return &ObjectError{Ref: ref, Rejected: rejected, Cause: err}
 }

@@ -63,7 +63,7 @@ func judged(kind schema.GroupKind) bool {
 	return false
 }
 
-// HealthOf judges a whole object: Rollouts by the verdict on their Bundle, all
+// HealthOf judges a whole object: Rollouts by the verdict on their Bundle, Jobs by how they ended, all
 // others by the conventions of kstatus. Objects of kinds that are not judged are Healthy.
 func HealthOf(object *unstructured.Unstructured) Health {
 	ref := manifests.RefOf(object)
@@ -74,6 +74,8 @@ func HealthOf(object *unstructured.Unstructured) Health {
 		return Health{State: Progressing, Message: "is being deleted"}
 	case ref.Group == v1alpha1.Group:
 		return rolloutHealth(object)
+	case ref.Kind == "Job":
+		return jobHealth(object)
 	}
 	result, err := status.Compute(object)
 	if err != nil {
@@ -112,4 +114,30 @@ func rolloutHealth(object *unstructured.Unstructured) Health {
 	default:
 		return Health{State: Progressing, Message: fmt.Sprintf("phase %s", rollout.Status.Phase)}
 	}
+}
+
+// jobHealth waits for the end of a Job, where kstatus is content with its start: who puts a Job into Git wants it done.
+func jobHealth(object *unstructured.Unstructured) Health {
+	if suspended, _, _ := unstructured.NestedBool(object.Object, "spec", "suspend"); suspended {
+		return Health{State: Healthy, Message: "is suspended"}
+	}
+	switch condition := jobEnd(object); condition["type"] {
+	case "Complete":
+		return Health{State: Healthy, Message: "completed"}
+	case "Failed":
+		return Health{State: Failed, Message: fmt.Sprintf("Job failed: %v: %v", condition["reason"], condition["message"])}
+	}
+	return Health{State: Progressing, Message: "has not ended"}
+}
+
+// jobEnd is the condition that says how a Job ended; nil while it has not.
+func jobEnd(job *unstructured.Unstructured) map[string]any {
+	conditions, _, _ := unstructured.NestedSlice(job.Object, "status", "conditions")
+	for _, item := range conditions {
+		condition, _ := item.(map[string]any)
+		if condition["status"] == "True" && (condition["type"] == "Complete" || condition["type"] == "Failed") {
+			return condition
+		}
+	}
+	return nil
 }

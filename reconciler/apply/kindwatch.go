@@ -89,7 +89,8 @@ func (w *Watcher) reduce(item any) (any, error) {
 		health:     Health{State: Healthy},
 	}
 	if whole, is := item.(*unstructured.Unstructured); is {
-		r.health = HealthOf(whole)
+		r.health = w.healthOf(whole)
+		r.live.Completed = whole.GetKind() == "Job" && jobEnd(whole)["type"] == "Complete"
 	}
 	return r, nil
 }
@@ -133,7 +134,7 @@ func (w *Watcher) informer(kind schema.GroupKind, broken func(error)) (cache.Sha
 	}
 	selected := func(o *metav1.ListOptions) { o.LabelSelector = manifests.LabelApplication }
 	var informer cache.SharedIndexInformer
-	if judged(kind) {
+	if w.whole(kind) {
 		informer = dynamicinformer.NewFilteredDynamicInformer(w.applier.dynamic, r.gvr, "", 0, cache.Indexers{}, selected).Informer()
 	} else {
 		informer = metadatainformer.NewFilteredMetadataInformer(w.applier.metadata, r.gvr, "", 0, cache.Indexers{}, selected).Informer()
@@ -240,7 +241,7 @@ func (w *Watcher) changed(ref manifests.Ref, before, after *record, initial bool
 	if !is || initial {
 		return
 	}
-	healthChanged := before == nil && judged(ref.GroupKind()) || before != nil && before.health.State != after.health.State
+	healthChanged := before == nil && w.whole(ref.GroupKind()) || before != nil && before.health.State != after.health.State
 	if healthChanged || !known && !expected(t.entry, after.live) || known && differs(t.entry, was, after.live) {
 		w.notify(t.app, ref)
 	}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/slipway-cd/slipway/e2e/cluster"
 	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/reconciler/apply"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
@@ -61,6 +62,7 @@ type world struct {
 	watcher   *apply.Watcher
 	requests  *recorder
 	owned     plan.Inventory
+	ignore    []v1alpha1.IgnoreRule
 	notes     chan manifests.Ref
 }
 
@@ -68,6 +70,12 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel()
+	return newWorldHere(t)
+}
+
+// newWorldHere is newWorld for a test that needs several.
+func newWorldHere(t *testing.T) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	client := kubernetes.NewForConfigOrDie(shared.RESTConfig())
 	namespace, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
@@ -133,7 +141,7 @@ func (w *world) objects(content string) []*unstructured.Unstructured {
 func (w *world) compute(set manifests.Set) plan.Plan {
 	w.Helper()
 	p, err := plan.Compute(plan.In{
-		Application: w.app.Name, Want: set, Seen: w.observe(set), Owned: w.owned,
+		Application: w.app.Name, Want: set, Seen: w.observe(set), Owned: w.owned, Ignore: w.ignore,
 		Options: plan.Options{Prune: true, Approved: true},
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/slipway-cd/slipway/manifests"
@@ -77,22 +78,29 @@ func (a *Applier) send(ctx context.Context, action plan.Action) (outcome, error)
 	}, nil
 }
 
-// patch sends one server-side apply; the answer is metadata alone.
+// patch sends one server-side apply; the answer is metadata alone. Where fields are left to others it takes more.
 func (a *Applier) patch(ctx context.Context, r resource, action plan.Action) (*metav1.PartialObjectMetadata, error) {
-	content, err := json.Marshal(action.Object.Object)
+	if action.Shared {
+		return a.patchShared(ctx, r, action)
+	}
+	return a.applyObject(ctx, r, action.Ref, action.Object, a.applyOptions())
+}
+
+func (a *Applier) applyObject(ctx context.Context, r resource, ref manifests.Ref, object *unstructured.Unstructured, options metav1.PatchOptions) (*metav1.PartialObjectMetadata, error) {
+	content, err := json.Marshal(object.Object)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.options.Timeout)
 	defer cancel()
-	return a.metadataOf(r, action.Ref).Patch(ctx, action.Ref.Name, types.ApplyPatchType, content, a.applyOptions())
+	return a.metadataOf(r, ref).Patch(ctx, ref.Name, types.ApplyPatchType, content, options)
 }
 
 // mayRecreate says whether a refused object may be deleted and created again:
 // it is annotated, and the server would take it as a new object, so that what
 // it refuses is the change. The trial goes by another name, without effect.
 func (a *Applier) mayRecreate(ctx context.Context, r resource, action plan.Action) bool {
-	if action.UID == "" || action.Object.GetAnnotations()[plan.AnnotationForce] != "true" {
+	if action.UID == "" || action.Object.GetAnnotations()[plan.AnnotationForce] != "enabled" {
 		return false
 	}
 	trial := action.Object.DeepCopy()
@@ -155,12 +163,17 @@ func (a *Applier) deleteExactly(ctx context.Context, r resource, ref manifests.R
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.options.Timeout)
 	defer cancel()
-	answer, err := a.rest.Delete().AbsPath(objectPath(r, ref)...).
+	result := a.rest.Delete().AbsPath(objectPath(r, ref)...).
 		SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").
-		Body(body).Do(ctx).Raw()
+		Body(body).Do(ctx)
+	err = result.Error() // and not that of Raw, which does not read what the server says
 	if apierrors.IsNotFound(err) {
 		return true, nil
 	}
+	if err != nil {
+		return false, err
+	}
+	answer, err := result.Raw()
 	if err != nil {
 		return false, err
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/reconciler/expression"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
 
@@ -29,6 +30,7 @@ type Watcher struct {
 	mu      sync.Mutex
 	tracked map[manifests.Ref]tracked
 	apps    map[types.NamespacedName]plan.Inventory
+	checks  map[string]map[schema.GroupKind]expression.Health // by the name of the Application, as in its label
 	kinds   map[schema.GroupKind]*kindWatch
 	// recent is what an Apply was answered, until the watch has caught up with it.
 	recent map[manifests.Ref]plan.Live
@@ -67,6 +69,7 @@ func NewWatcher(ctx context.Context, a *Applier, notify Notify) *Watcher {
 		),
 		tracked:   map[manifests.Ref]tracked{},
 		apps:      map[types.NamespacedName]plan.Inventory{},
+		checks:    map[string]map[schema.GroupKind]expression.Health{},
 		kinds:     map[schema.GroupKind]*kindWatch{},
 		recent:    map[manifests.Ref]plan.Live{},
 		left:      map[manifests.Ref]departed{},
@@ -96,6 +99,9 @@ func (w *Watcher) Track(app types.NamespacedName, owned plan.Inventory) {
 		}
 	}
 	for ref, entry := range owned {
+		if t, taken := w.tracked[ref]; taken && t.app != app && t.entry.UID != "" && entry.UID == "" {
+			continue // it is only wanted here: whoever owns it must go on to hear of it
+		}
 		w.tracked[ref] = tracked{app: app, entry: entry}
 	}
 	w.apps[app] = owned
@@ -163,7 +169,7 @@ func (w *Watcher) Health(ref manifests.Ref) Health {
 		return Health{Message: "the watch of " + ref.GroupKind().String() + " is not synced"}
 	}
 	if recent, is := w.recent[ref]; is {
-		if recent.State == plan.Present && !judged(ref.GroupKind()) {
+		if recent.State == plan.Present && !judged(ref.GroupKind()) && !w.checked(ref.GroupKind()) {
 			return Health{State: Healthy}
 		}
 		return Health{State: Progressing, Message: "was applied just now"}

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 )
 
 // Guard stops a Plan that would delete more than both of its limits. The zero Guard is DefaultGuard.
@@ -36,9 +37,19 @@ type In struct {
 	Want        manifests.Set
 	// Bundled are the objects of Want that a Rollout moves (see Cut).
 	Bundled map[manifests.Ref]bool
+	// Hooks of the Set, which are not among Want (see CutHooks). They are neither applied nor pruned here.
+	Hooks map[manifests.Ref]bool
 	// Seen must know every object of Want and of Owned.
 	Seen  Observed
 	Owned Inventory
+	// Yielded are objects of Want that carry the label of another Application which wants them no more: they are taken over.
+	Yielded map[manifests.Ref]bool
+	// Claimed are objects that left Want and that another Application wants, by its name: they are left to it.
+	Claimed map[manifests.Ref]string
+	// Ignore leaves fields to others.
+	Ignore []v1alpha1.IgnoreRule
+	// Contested are objects whose healing others undo again and again: their drift is listed in Plan.Drifted for now.
+	Contested map[manifests.Ref]bool
 	// InUse are objects that must not be pruned yet, with the reason ("used by the stable version of Rollout shop/web").
 	InUse map[manifests.Ref]string
 	// Weight is how many objects a deletion takes along, default 1: the Inventory of a pruned Application.
@@ -50,7 +61,7 @@ type In struct {
 // *ConflictError, or an error that names the object with a bad annotation; a
 // failed Compute gives no Plan at all.
 func Compute(in In) (Plan, error) {
-	if len(in.Want.Objects) == 0 {
+	if len(in.Want.Objects) == 0 && len(in.Hooks) == 0 {
 		return Plan{}, fmt.Errorf("application %s: %w", in.Application, ErrEmpty)
 	}
 	refs := in.Owned.Refs()
@@ -74,7 +85,7 @@ func Compute(in In) (Plan, error) {
 		steps = append(steps, s...)
 	}
 	for _, ref := range in.Owned.Refs() {
-		if in.Want.Find(ref) == nil {
+		if in.Want.Find(ref) == nil && !in.Hooks[ref] {
 			steps = append(steps, p.addUnwanted(in, ref)...)
 		}
 	}
@@ -85,12 +96,13 @@ func Compute(in In) (Plan, error) {
 
 // Teardown decides what the deletion of an Application deletes: all that it
 // owns, by the rules of pruning. A person asked for it by name, so no Guard applies.
-func Teardown(application string, seen Observed, owned Inventory) (Plan, error) {
+// What others claim is left to them.
+func Teardown(application string, seen Observed, owned Inventory, claimed map[manifests.Ref]string) (Plan, error) {
 	if err := known(owned.Refs(), seen); err != nil {
 		return Plan{}, err
 	}
 	p := Plan{Application: application, Inventory: owned.Merge(nil, nil)}
-	in := In{Application: application, Seen: seen, Owned: owned, Options: Options{Prune: true}}
+	in := In{Application: application, Seen: seen, Owned: owned, Claimed: claimed, Options: Options{Prune: true}}
 	var steps []step
 	for _, ref := range owned.Refs() {
 		steps = append(steps, p.addUnwanted(in, ref)...)

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -13,21 +14,33 @@ import (
 func (p *Plan) addWanted(in In, object *unstructured.Unstructured) ([]step, error) {
 	ref := manifests.RefOf(object)
 	live := in.Seen[ref]
-	for _, label := range []string{object.GetLabels()[manifests.LabelApplication], live.Application} {
-		if label != "" && label != in.Application {
-			return nil, &ConflictError{Ref: ref, Application: in.Application, Owner: label}
+	if label := object.GetLabels()[manifests.LabelApplication]; label != "" && label != in.Application {
+		return nil, &ConflictError{Ref: ref, Application: in.Application, Owner: label}
+	}
+	handedOver := ""
+	if live.Application != "" && live.Application != in.Application {
+		if !in.Yielded[ref] {
+			return nil, &ConflictError{Ref: ref, Application: in.Application, Owner: live.Application}
 		}
+		handedOver = live.Application
 	}
 	at, err := wantedPlace(object)
 	if err != nil {
 		return nil, err
 	}
 	labelled := Labelled(object, in.Application)
-	digest, err := manifests.ObjectDigest(labelled)
+	kept, err := ignored(in.Ignore, labelled)
 	if err != nil {
 		return nil, err
 	}
-	action := Action{Ref: ref, Version: object.GroupVersionKind().Version, Object: labelled, Want: digest, UID: live.UID}
+	if kept != labelled && in.Bundled[ref] {
+		return nil, fmt.Errorf("%s: a Rollout moves it, so that spec.ignore cannot leave fields of it to others", ref)
+	}
+	digest, err := manifests.ObjectDigest(kept)
+	if err != nil {
+		return nil, err
+	}
+	action := Action{Ref: ref, Version: object.GroupVersionKind().Version, Object: kept, Want: digest, UID: live.UID, Shared: kept != labelled}
 	if in.Bundled[ref] {
 		p.Inventory[ref] = Entry{Version: action.Version, UID: live.UID, Want: digest, Bundled: true}
 		p.Unchanged++
@@ -38,16 +51,48 @@ func (p *Plan) addWanted(in In, object *unstructured.Unstructured) ([]step, erro
 		return nil, nil
 	}
 	entry, owned := in.Owned[ref]
+	if owned && p.expired(action, entry, live) {
+		p.Unchanged++
+		return nil, nil
+	}
 	action = decide(action, entry, owned, live)
+	if handedOver != "" && !in.Bundled[ref] {
+		action.Verb, action.Reason, action.Drift = Adopt, "handed over by Application "+handedOver, false
+	}
+	if action.Shared && action.Verb == Create {
+		action.Initial = labelled
+	}
 	switch {
 	case action.Verb == Keep:
 		p.Unchanged++
 		return nil, nil
-	case action.Drift && in.Options.Report:
+	case action.Drift && (in.Options.Report || in.Contested[ref]):
 		p.Drifted = append(p.Drifted, action)
 		return nil, nil
 	}
 	return []step{{place: at, action: action}}, nil
+}
+
+// expired reports whether a wanted Job has run and is not to run again, and notes what is known of that.
+func (p *Plan) expired(action Action, entry Entry, live Live) bool {
+	if entry.Want != action.Want || entry.UID == "" {
+		return false
+	}
+	if live.State == Present {
+		if live.Completed && live.UID == entry.UID && !entry.Done {
+			entry.Done = true
+			p.Inventory[action.Ref] = entry
+		}
+		return false
+	}
+	_, expires, _ := unstructured.NestedFieldNoCopy(action.Object.Object, "spec", "ttlSecondsAfterFinished")
+	if action.Ref.Group != "batch" || action.Ref.Kind != "Job" || !expires {
+		return false
+	}
+	if !entry.Done {
+		p.Vanished = append(p.Vanished, action.Ref)
+	}
+	return true
 }
 
 // decide chooses the verb for a wanted object. It is left alone only when the
@@ -104,6 +149,8 @@ func (p *Plan) addUnwanted(in In, ref manifests.Ref) []step {
 		action.Verb, action.Reason = Forget, "belongs to Application "+live.Application+" now"
 	case live.UID != entry.UID && !labelled:
 		action.Verb, action.Reason = Forget, "left Git; what is there now is not ours"+by(live)
+	case in.Claimed[ref] != "":
+		action.Reason = "left Git; Application " + in.Claimed[ref] + " takes it over"
 	case live.Deleting:
 		action.Reason = "is being deleted"
 	case !in.Options.Prune:

@@ -21,6 +21,8 @@ type Entry struct {
 	Fields manifests.Digest
 	// Bundled says that a Rollout moves the object: it is pruned, but neither patched nor healed.
 	Bundled bool
+	// Done says that the object is a Job that was seen to complete: it is not created again when its time has removed it.
+	Done bool
 }
 
 // Inventory is what an Application owns in the cluster. The nil Inventory is
@@ -41,6 +43,7 @@ func FromEntries(entries []v1alpha1.InventoryEntry) (Inventory, error) {
 			Want:    manifests.Digest(e.Want),
 			Fields:  manifests.Digest(e.Fields),
 			Bundled: e.Bundled,
+			Done:    e.Done,
 		}
 	}
 	return inventory, nil
@@ -61,6 +64,7 @@ func (i Inventory) Entries() []v1alpha1.InventoryEntry {
 			Want:      string(e.Want),
 			Fields:    string(e.Fields),
 			Bundled:   e.Bundled,
+			Done:      e.Done,
 		})
 	}
 	return entries

@@ -56,6 +56,10 @@ type Live struct {
 	Application string
 	Prune       string
 	Wave        string
+	// HookSet is the Set that a hook runs for.
+	HookSet string
+	// Completed says that the object is a Job that has completed. Only a watch of whole objects knows.
+	Completed bool
 	// Deleting says that the object has a deletionTimestamp and waits for finalizers.
 	Deleting bool
 }
@@ -72,6 +76,7 @@ func LiveOf(object metav1.Object, manager string) Live {
 		Application:     object.GetLabels()[manifests.LabelApplication],
 		Prune:           object.GetAnnotations()[manifests.AnnotationPrune],
 		Wave:            object.GetAnnotations()[manifests.AnnotationWave],
+		HookSet:         object.GetAnnotations()[manifests.AnnotationHookSet],
 		Deleting:        object.GetDeletionTimestamp() != nil,
 	}
 	entries := object.GetManagedFields()

@@ -10,7 +10,7 @@ import (
 	"github.com/slipway-cd/slipway/manifests"
 )
 
-// AnnotationForce set to "true" on an object in Git allows deleting and
+// AnnotationForce set to "enabled" on an object in Git allows deleting and
 // creating it again when a change is refused because a field is immutable.
 const AnnotationForce = "slipway.dev/force"
 
@@ -92,6 +92,10 @@ type Action struct {
 	Object *unstructured.Unstructured
 	// Want is the digest of Object.
 	Want manifests.Digest
+	// Shared says that Object leaves fields to others. They keep what they are when we let go of them; a new object gets
+	// them from Initial.
+	Shared  bool
+	Initial *unstructured.Unstructured
 	// UID that the live object must have; empty when it is not there.
 	UID string
 	// Migrate says that fields of former tools, or of the rollout loop, are to be made ours first.
@@ -135,6 +139,9 @@ type Plan struct {
 	Waiting []manifests.Ref
 	// Held says why nothing may be carried out until a person approves; empty when it may.
 	Held string
+	// Vanished are Jobs that are to be removed some time after they have finished, and are gone without having been seen
+	// to complete. They are not created again: what they did, they may have done.
+	Vanished []manifests.Ref
 	// Unchanged counts the wanted objects that are left alone.
 	Unchanged int
 	// Inventory is Owned without Forgotten and with what was learned about bundled objects.
@@ -193,6 +200,9 @@ func (p Plan) String() string {
 	}
 	for _, ref := range p.Waiting {
 		fmt.Fprintf(&b, "waiting: %s is being deleted\n", ref)
+	}
+	for _, ref := range p.Vanished {
+		fmt.Fprintf(&b, "vanished: %s, nobody knows how it ended\n", ref)
 	}
 	fmt.Fprintf(&b, "%d unchanged\n", p.Unchanged)
 	return b.String()

@@ -60,7 +60,7 @@ func tell(t *testing.T, head string) string {
 	var p plan.Plan
 	var err error
 	if verb == "teardown" {
-		p, err = plan.Teardown(in.Application, in.Seen, in.Owned)
+		p, err = plan.Teardown(in.Application, in.Seen, in.Owned, in.Claimed)
 	} else {
 		p, err = plan.Compute(in)
 	}
@@ -136,6 +136,7 @@ func fill(t *testing.T, in *plan.In, lists map[string][]string) {
 			entry.UID = uid
 		}
 		_, entry.Bundled = mods["bundled"]
+		_, entry.Done = mods["done"]
 		in.Owned[ref] = entry
 		in.Seen[ref] = live(map[string]string{})
 	}
@@ -151,6 +152,17 @@ func fill(t *testing.T, in *plan.In, lists map[string][]string) {
 	in.Bundled, in.InUse, in.Weight = map[manifests.Ref]bool{}, map[manifests.Ref]string{}, map[manifests.Ref]int{}
 	for _, item := range lists["bundled"] {
 		in.Bundled[refOf(item)] = true
+	}
+	in.Yielded, in.Claimed = map[manifests.Ref]bool{}, map[manifests.Ref]string{}
+	for _, item := range lists["yielded"] {
+		in.Yielded[refOf(item)] = true
+	}
+	in.Contested = map[manifests.Ref]bool{}
+	for _, item := range lists["contested"] {
+		in.Contested[refOf(item)] = true
+	}
+	for _, item := range lists["claimed"] {
+		in.Claimed[refOf(item)] = modifiers(item)["by"]
 	}
 	for _, item := range lists["inuse"] {
 		in.InUse[refOf(item)] = "used by the stable version"
@@ -192,6 +204,8 @@ func refOf(item string) manifests.Ref {
 		return manifests.Ref{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition", Name: name}
 	case "deploy":
 		return manifests.Ref{Group: "apps", Kind: "Deployment", Namespace: "shop", Name: name}
+	case "job":
+		return manifests.Ref{Group: "batch", Kind: "Job", Namespace: "shop", Name: name}
 	case "pvc":
 		return manifests.Ref{Kind: "PersistentVolumeClaim", Namespace: "shop", Name: name}
 	case "app":
@@ -221,6 +235,9 @@ func object(item string) *unstructured.Unstructured {
 	o.SetKind(ref.Kind)
 	o.SetNamespace(ref.Namespace)
 	o.SetName(ref.Name)
+	if _, set := mods["ttl"]; set {
+		o.Object["spec"] = map[string]any{"ttlSecondsAfterFinished": int64(10)}
+	}
 	if wave, set := mods["wave"]; set {
 		o.SetAnnotations(map[string]string{manifests.AnnotationWave: wave})
 	}
@@ -257,5 +274,6 @@ func live(mods map[string]string) plan.Live {
 		l.Ours, l.Fields = false, ""
 	}
 	_, l.Deleting = mods["deleting"]
+	_, l.Completed = mods["completed"]
 	return l
 }

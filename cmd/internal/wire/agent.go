@@ -167,7 +167,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	recorder := mgr.GetEventRecorderFor("slipway")
 	options := reconciler.ApplicationOptions{
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Renderer: renderer,
-		Cluster: live, Judge: live, Reverter: reconciler.Pusher{Failpoint: failpoint},
+		Cluster: live, Judge: live, Logs: live, As: asAccount, Reverter: reconciler.Pusher{Failpoint: failpoint},
 		Images:      policy.Chain[policy.ImageUse]{policy.ImagesByDigest()},
 		Verifier:    newVerifier(o),
 		Events:      recorder,

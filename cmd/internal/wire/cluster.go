@@ -6,11 +6,13 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/reconciler"
 	"github.com/slipway-cd/slipway/reconciler/apply"
+	"github.com/slipway-cd/slipway/reconciler/expression"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
 
@@ -38,6 +40,10 @@ func (c *liveCluster) Apply(ctx context.Context, todo plan.Plan) (reconciler.App
 	return applied, err
 }
 
+func (c *liveCluster) Checks(app string, checks map[schema.GroupKind]expression.Health) {
+	c.watcher.Checks(types.NamespacedName{Namespace: c.namespace, Name: app}, checks)
+}
+
 func (c *liveCluster) Health(ref manifests.Ref) reconciler.Health {
 	health := c.watcher.Health(ref)
 	states := map[apply.HealthState]reconciler.HealthState{
@@ -46,6 +52,15 @@ func (c *liveCluster) Health(ref manifests.Ref) reconciler.Health {
 		apply.Failed:      reconciler.HealthFailed,
 	}
 	return reconciler.Health{State: states[health.State], Message: health.Message}
+}
+
+func (c *liveCluster) Tail(ctx context.Context, job manifests.Ref, uid string) (string, error) {
+	return c.applier.Tail(ctx, job, uid)
+}
+
+// asAccount makes requests under ctx those of a ServiceAccount.
+func asAccount(ctx context.Context, account types.NamespacedName) context.Context {
+	return apply.As(ctx, "system:serviceaccount:"+account.Namespace+":"+account.Name)
 }
 
 // explained is how many fields an explanation names.

@@ -1,0 +1,155 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/reconciler/plan"
+)
+
+// An object belongs to the Application that its label names. It changes hands when the Set of the one has it no more and
+// that of the other has it: the old owner leaves it alone, the new one takes it over, and nobody deletes it in between,
+// in whatever order they come to it. While both want it the owner keeps it, and the other one says so.
+
+// handovers finds, for a plan, what others let go of and what others take over. It costs nothing where all that is wanted
+// is unclaimed and nothing left Git.
+func (p *pass) handovers(ctx context.Context, in *plan.In) error {
+	foreign, left := false, false
+	for _, object := range in.Want.Objects {
+		label := in.Seen[manifests.RefOf(object)].Application
+		foreign = foreign || label != "" && label != p.app.Name
+	}
+	for ref := range in.Owned {
+		left = left || in.Want.Find(ref) == nil && !in.Hooks[ref]
+	}
+	if !foreign && !left {
+		return nil
+	}
+	apps, err := p.siblings(ctx)
+	if err != nil {
+		return err
+	}
+	sets := map[string]*manifests.Set{} // nil where nobody can tell
+	wants := func(name string, ref manifests.Ref) (wanted, known bool) {
+		app := apps[name]
+		if app == nil || !app.DeletionTimestamp.IsZero() {
+			return false, true
+		}
+		set, asked := sets[name]
+		if !asked {
+			if found, err := p.wantedBy(ctx, app); err == nil {
+				set = &found
+			}
+			sets[name] = set
+		}
+		if set == nil {
+			return false, false
+		}
+		return set.Find(ref) != nil, true
+	}
+	in.Yielded = map[manifests.Ref]bool{}
+	for _, object := range in.Want.Objects {
+		ref := manifests.RefOf(object)
+		if owner := in.Seen[ref].Application; owner != "" && owner != p.app.Name {
+			wanted, known := wants(owner, ref)
+			in.Yielded[ref] = known && !wanted
+		}
+	}
+	in.Claimed = claims(p.app.Name, apps, *in, wants)
+	return ctx.Err()
+}
+
+// claims finds who wants what left Git here. An Application that does not render claims nothing: it must not keep all
+// others from pruning.
+func claims(self string, apps map[string]*v1alpha1.Application, in plan.In, wants func(string, manifests.Ref) (bool, bool)) map[manifests.Ref]string {
+	var names []string
+	for name := range apps {
+		if name != self {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	claimed := map[manifests.Ref]string{}
+	for ref := range in.Owned {
+		if in.Want.Find(ref) != nil || in.Hooks[ref] {
+			continue
+		}
+		for _, name := range names {
+			if wanted, _ := wants(name, ref); wanted {
+				claimed[ref] = name
+				break
+			}
+		}
+	}
+	return claimed
+}
+
+// wantedBy is the Set that another Application works towards: that of its tip, or where that has failed its last healthy one.
+func (p *pass) wantedBy(ctx context.Context, app *v1alpha1.Application) (manifests.Set, error) {
+	var source v1alpha1.GitSource
+	if err := p.r.Client.Get(ctx, types.NamespacedName{Namespace: app.Namespace, Name: app.Spec.SourceRef.Name}, &source); err != nil {
+		return manifests.Set{}, err
+	}
+	repository, err := openSource(ctx, p.r.Secrets, p.r.Repositories, &source)
+	if err != nil {
+		return manifests.Set{}, err
+	}
+	at := func(text string) (manifests.Set, error) {
+		revision, err := gitsource.ParseRevision(text)
+		if err != nil {
+			return manifests.Set{}, err
+		}
+		tree, err := repository.SnapshotOf(ctx, revision.ID)
+		if err != nil {
+			return manifests.Set{}, err
+		}
+		return p.r.render(ctx, tree, app)
+	}
+	set, err := at(source.Status.Revision)
+	if err != nil {
+		return manifests.Set{}, fmt.Errorf("application %s: %w", app.Name, err)
+	}
+	marked := slices.ContainsFunc(app.Status.Marks, func(m v1alpha1.Mark) bool { return m.SetDigest == string(set.Digest) })
+	if marked && app.Status.Healthy != nil {
+		return at(app.Status.Healthy.Revision)
+	}
+	return set, nil
+}
+
+// tellOwners wakes those from whom something was taken over, and those who are to take something over.
+func (p *pass) tellOwners(in plan.In) {
+	names := map[string]bool{}
+	for ref, yielded := range in.Yielded {
+		if yielded {
+			names[in.Seen[ref].Application] = true
+		}
+	}
+	for _, name := range in.Claimed {
+		names[name] = true
+	}
+	for name := range names {
+		p.r.Changed(types.NamespacedName{Namespace: p.app.Namespace, Name: name})
+	}
+}
+
+// inConflict lists the Applications that another one keeps something from: when one goes, they may take it over.
+func inConflict(except string, apps map[string]*v1alpha1.Application) []reconcile.Request {
+	var requests []reconcile.Request
+	for _, app := range apps {
+		if app.Name != except && slices.ContainsFunc(app.Status.Conditions, func(c metav1.Condition) bool {
+			return c.Type == v1alpha1.ConditionReady && c.Reason == v1alpha1.ReasonOwnedByAnother
+		}) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(app)})
+		}
+	}
+	return requests
+}
