@@ -12,4 +12,12 @@
 //   - Fail needs evidence that the version itself is at fault. Everything else
 //     that is in the way is Inconclusive: it pauses, and keeps what runs.
 //   - While a Rollout is not settled there is a time at which to look again.
+//   - A canary gets no traffic that it has not the pods for, and a failed one
+//     gets none that it has not had. A newer version starts from stable.
+//   - A metric without data is no evidence, for nor against. A canary is called
+//     worse than its baseline by mistake with a probability of at most alpha,
+//     however often anyone looks (evariable.go; measured in BENCH.md).
+//
+// Strategies beside the plain one, and metrics, are values of this package. The
+// Rollout's API does not offer them yet.
 package analysis

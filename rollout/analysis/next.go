@@ -26,6 +26,10 @@ func Next(s State, o Observation) (State, []Effect) {
 	step := step{State: s, o: o}
 	step.retarget()
 	step.recall()
+	if step.findWay() {
+		step.onCourse()
+		return step.State, step.onward(s)
+	}
 	switch step.Phase {
 	case v1alpha1.PhaseProgressing:
 		step.progressing()
@@ -37,10 +41,21 @@ func Next(s State, o Observation) (State, []Effect) {
 	return step.State, step.effects(s)
 }
 
+// findWay is true when the target runs beside a stable version, or when something still does.
+func (s *step) findWay() bool {
+	way, some := s.o.Strategy.course()
+	s.way = way
+	if !some {
+		s.way.routed = s.o.Traffic.Knowledge == Present
+	}
+	return s.Stable != nil && (some || s.Course.Canary != nil || s.o.Canary.Knowledge == Present)
+}
+
 // step is one call of Next.
 type step struct {
 	State
 	o       Observation
+	way     course
 	events  []Effect
 	inspect bool
 }
@@ -75,6 +90,7 @@ func (s *step) adopt(asked v1alpha1.BundleRef) {
 // again: that is how a revert comes in, and it changes nothing that runs.
 func (s *step) begin(asked v1alpha1.BundleRef) {
 	s.Target, s.StartedAt, s.Verdict, s.Samples = &asked, s.now(), nil, nil
+	s.Course.Leaving = s.Course.Canary != nil
 	if s.Stable != nil && s.Stable.Digest == asked.Digest {
 		s.pass(Finding{Reason: ReasonAlreadyStable, Message: "this version has passed before and is not judged again"})
 		return
@@ -194,7 +210,7 @@ func (s *step) verdict(outcome string, finding Finding) {
 // effects lists what follows from the new State, in the order that keeps the promises of the package.
 func (s *step) effects(before State) []Effect {
 	var effects []Effect
-	if !reflect.DeepEqual(before, s.State) {
+	if !same(before, s.State) {
 		effects = append(effects, Record{})
 	}
 	bundle, want, some := s.Want()
@@ -212,6 +228,8 @@ func (s *step) effects(before State) []Effect {
 	}
 	return effects
 }
+
+func same(a, b State) bool { return reflect.DeepEqual(a, b) }
 
 func failedBefore(before, after State) bool {
 	return before.failed() && before.Target.Digest == after.Target.Digest

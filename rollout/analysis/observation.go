@@ -16,7 +16,19 @@ type Observation struct {
 	Deadline time.Duration
 	Workload Workload
 	// Pods of the workload; nil while nobody looked. Next asks for them by Inspect.
+	// With a canary, the new ones are its pods and the old ones those of the workload.
 	Pods *Pods
+	// Strategy of the Rollout. With its zero value what follows is left out.
+	Strategy Strategy
+	// Size is how many pods the workload should have in all, whoever says so: the Bundle or an autoscaler.
+	Size int32
+	// Canary is the workload beside the stable one.
+	Canary  Workload
+	Traffic Traffic
+	// Looks at metrics, by name; nil while nobody looked. Next asks for them by Measure.
+	Looks map[string]Look
+	// Approval is the last that a person gave, nil if none did.
+	Approval *Approval
 	// Refusal is why the Bundle that is wanted could not be applied a moment ago, nil if it could or was not tried.
 	Refusal *Refusal
 }

@@ -22,12 +22,15 @@ type State struct {
 	Verdict *v1alpha1.Verdict
 	// Samples of Target so far, oldest first, at most MaxSamples.
 	Samples []v1alpha1.Sample
+	// Course of Target where the Strategy runs it beside Stable.
+	Course Course
 }
 
 // MaxSamples bounds the evidence that is kept.
 const MaxSamples = 20
 
-// FromStatus reads the State that Into wrote.
+// FromStatus reads the State that Into wrote. A status holds no Course: Strategies that need one are not in the Rollout's
+// API.
 func FromStatus(status v1alpha1.RolloutStatus) State {
 	s := State{
 		Phase:   status.Phase,

@@ -1,0 +1,243 @@
+package analysis_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/rollout/analysis"
+)
+
+func TestStrategiesThatMakeNoSense(t *testing.T) {
+	at := func(n int) *int { return &n }
+	canary := func(steps ...analysis.Step) analysis.Strategy {
+		return analysis.Strategy{Canary: &analysis.Canary{Steps: steps}}
+	}
+	for want, strategy := range map[string]analysis.Strategy{
+		"exclude each other":               {Canary: &analysis.Canary{}, BlueGreen: &analysis.BlueGreen{}},
+		"step 1: has 0 of weight":          canary(analysis.Step{}),
+		"step 2: has 2 of weight":          canary(analysis.Step{Weight: at(1)}, analysis.Step{Weight: at(1), Replicas: at(1)}),
+		"weight 101: must be a percentage": canary(analysis.Step{Weight: at(101)}),
+		"weight -1: must be a percentage":  canary(analysis.Step{Weight: at(-1)}),
+		"replicas 200":                     canary(analysis.Step{Replicas: at(200)}),
+		"pause: must not be negative":      canary(analysis.Step{Pause: &analysis.Halt{For: -1}}),
+		"give name and value":              canary(analysis.Step{Header: &analysis.Header{Name: "x"}}),
+		"there are two of that name":       {Canary: &analysis.Canary{Steps: []analysis.Step{{Analysis: watching[:1]}}, Analysis: watching[:1]}},
+		`metric "load": is judged in 0`:    {BlueGreen: &analysis.BlueGreen{Before: []analysis.Metric{{Name: "load"}}}},
+		"batches must grow: 20% after 50%": {Rolling: &analysis.Batches{Batches: []analysis.Batch{{Percent: 50}, {Percent: 20}}}},
+	} {
+		if err := strategy.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", strategy, err, want)
+		}
+	}
+	if err := (analysis.Strategy{}).Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+// trip is a harbour that is sailed by hand.
+type trip struct {
+	t        *testing.T
+	strategy analysis.Strategy
+	harbour
+}
+
+func depart(t *testing.T, strategy analysis.Strategy, asked string) *trip {
+	t.Helper()
+	if err := strategy.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	stable := bundle("good")
+	return &trip{t: t, strategy: strategy, harbour: harbour{
+		State: analysis.State{Phase: v1alpha1.PhaseHealthy, Stable: &stable, Target: &stable},
+		Asked: asked, Stable: berth{analysis.Placed{Bundle: "digest-good"}, berths, berths, berths},
+	}}
+}
+
+// sail lets d pass with pods that come, and runs the loop until it only waits.
+func (r *trip) sail(d time.Duration) {
+	r.t.Helper()
+	r.harbour = r.back(d)
+	for range 8 {
+		r.Stable, r.Canary = r.Stable.ready(), r.Canary.ready()
+		next, err := r.run(r.strategy, faults{})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if r.harbour = next; r.key() == next.key() && !r.moving() {
+			return
+		}
+	}
+}
+
+func (r *trip) moving() bool {
+	_, effects := analysis.Next(r.State, r.observe(r.strategy))
+	for _, effect := range effects {
+		if _, waits := effect.(analysis.WakeAt); !waits {
+			return true
+		}
+	}
+	return r.Canary != r.Canary.ready() || r.Stable != r.Stable.ready()
+}
+
+// back is shift that forgets nothing.
+func (h harbour) back(d time.Duration) harbour {
+	c := h.State.Course
+	for _, at := range []*time.Time{&c.Since, &c.Lacks} {
+		if !at.IsZero() {
+			*at = at.Add(-d)
+		}
+	}
+	for _, tallies := range [][]analysis.Tally{c.Tallies, c.Background} {
+		for i := range tallies {
+			tallies[i].Started = tallies[i].Started.Add(-d)
+			if !tallies[i].Last.IsZero() {
+				tallies[i].Last = tallies[i].Last.Add(-d)
+			}
+		}
+	}
+	h.State.Course = c
+	return h
+}
+
+func (r *trip) is(phase v1alpha1.RolloutPhase, stable string, weight int) {
+	r.t.Helper()
+	if r.State.Phase != phase || nameOf(r.State.Stable) != stable || r.Weight != weight {
+		r.t.Fatalf("%s, stable is %s, the canary has %d%%; want %s, %s, %d%%\n%+v\n%+v", r.State.Phase, nameOf(r.State.Stable), r.Weight, phase, stable, weight, r.State.Course, r.State.Verdict)
+	}
+}
+
+func TestCanaryStepByStep(t *testing.T) {
+	at := func(n int) *int { return &n }
+	r := depart(t, analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{
+		{Replicas: at(25)}, {Header: &analysis.Header{Name: "x-canary", Value: "yes"}}, {Pause: &analysis.Halt{For: time.Minute}},
+		{Header: &analysis.Header{}}, {Weight: at(50)}, {Pause: &analysis.Halt{}},
+	}}}, "good2")
+	r.sail(0)
+	r.is(v1alpha1.PhaseProgressing, "good", 0)
+	if r.Canary.Wanted != 1 || r.Header.Name != "x-canary" {
+		t.Fatalf("%+v, %+v", r.Canary, r.Header)
+	}
+	r.sail(59 * time.Second)
+	if r.State.Course.Step != 2 {
+		t.Fatalf("the pause is over too early: step %d", r.State.Course.Step)
+	}
+	r.sail(time.Second)
+	r.is(v1alpha1.PhaseProgressing, "good", 50)
+	if r.Canary.Available != 2 || r.Header.Name != "" || r.Stable.Wanted != berths {
+		t.Fatalf("%+v, %+v", r.Canary, r.Header)
+	}
+	// nobody approves for a week; an approval of another step or Bundle is none
+	r.sail(7 * 24 * time.Hour)
+	for _, other := range []analysis.Approval{{Bundle: "digest-good", Step: 5}, {Bundle: "digest-good2", Step: 4}, {Bundle: "digest-good2", Step: 5, At: epoch.Add(-30 * 24 * time.Hour)}} {
+		r.Approval = &other
+		r.sail(0)
+		r.is(v1alpha1.PhaseProgressing, "good", 50)
+	}
+	r.Approval = &analysis.Approval{Bundle: "digest-good2", Step: 5, At: epoch}
+	r.sail(0)
+	r.is(v1alpha1.PhaseHealthy, "good2", 0)
+	if r.Stable.Placed.Bundle != "digest-good2" || r.Canary != (berth{}) {
+		t.Fatalf("%+v, %+v", r.Stable, r.Canary)
+	}
+}
+
+func TestBlueGreenSwitchesBackAtOnce(t *testing.T) {
+	strategy := analysis.Strategy{BlueGreen: &analysis.BlueGreen{Approve: true, After: watching[:1], ScaleDownDelay: time.Hour}}
+	r := depart(t, strategy, "ill")
+	r.sail(0)
+	r.is(v1alpha1.PhaseProgressing, "good", 0)
+	if r.Canary.Available != berths || r.Stable.Available != berths {
+		t.Fatalf("both have to be there in full: %+v, %+v", r.Stable, r.Canary)
+	}
+	r.Approval = &analysis.Approval{Bundle: "digest-ill", Step: 1, At: epoch}
+	r.sail(0)
+	r.is(v1alpha1.PhaseFailed, "good", 0)
+	if r.State.Verdict.Reason != analysis.ReasonOutOfRange || r.Stable.Available != berths {
+		t.Fatalf("%+v, %+v", r.State.Verdict, r.Stable)
+	}
+
+	r = depart(t, strategy, "good2")
+	r.sail(0)
+	r.Approval = &analysis.Approval{Bundle: "digest-good2", Step: 1, At: epoch}
+	r.sail(0)
+	r.is(v1alpha1.PhaseProgressing, "good", 100)
+	r.sail(59 * time.Minute)
+	if r.is(v1alpha1.PhaseProgressing, "good", 100); r.Stable.Placed.Bundle != "digest-good" || r.Stable.Available != berths {
+		t.Fatalf("the old version has to stay for an hour: %+v", r.Stable)
+	}
+	r.sail(time.Minute)
+	r.is(v1alpha1.PhaseHealthy, "good2", 0)
+}
+
+// An outage of the metrics pauses, whatever else: the canary keeps what it has, and goes on when they are back.
+func TestOutagePauses(t *testing.T) {
+	at := func(n int) *int { return &n }
+	r := depart(t, analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{{Weight: at(25)}, {Analysis: watching[:1]}}}}, "good2")
+	r.Deaf = true
+	r.sail(0)
+	r.is(v1alpha1.PhasePaused, "good", 25)
+	if v := r.State.Verdict; v.Outcome != v1alpha1.VerdictInconclusive || v.Reason != analysis.ReasonUnavailable {
+		t.Fatalf("%+v", v)
+	}
+	for range 20 {
+		r.sail(look)
+		r.is(v1alpha1.PhasePaused, "good", 25)
+	}
+	r.Deaf = false
+	r.sail(look)
+	r.is(v1alpha1.PhaseHealthy, "good2", 0)
+}
+
+// The spec may want stable to serve alone meanwhile. That is no Fail: an approval starts over.
+func TestRollbackWithoutData(t *testing.T) {
+	at := func(n int) *int { return &n }
+	m := with(watching[0], insufficient(analysis.Rollback))
+	r := depart(t, analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{{Weight: at(25)}, {Analysis: []analysis.Metric{m}}}}}, "good2")
+	r.Deaf = true
+	r.sail(0)
+	r.is(v1alpha1.PhasePaused, "good", 0)
+	if r.State.Verdict.Outcome != v1alpha1.VerdictInconclusive || r.Canary != (berth{}) {
+		t.Fatalf("%+v, %+v", r.State.Verdict, r.Canary)
+	}
+	r.Deaf = false
+	r.sail(look)
+	r.is(v1alpha1.PhasePaused, "good", 0)
+	r.Approval = &analysis.Approval{Bundle: "digest-good2", Step: r.State.Course.Step, At: epoch.Add(time.Second)}
+	r.sail(look)
+	r.Approval = nil
+	r.sail(look)
+	r.is(v1alpha1.PhaseHealthy, "good2", 0)
+}
+
+// Stable that has shrunk takes back as much traffic as it has pods for.
+func TestReturnToAStableThatShrank(t *testing.T) {
+	at := func(n int) *int { return &n }
+	r := depart(t, analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{{Weight: at(75)}, {Pause: &analysis.Halt{For: look}}, {Analysis: watching[:1]}}, DynamicStableScale: true}}, "ill")
+	r.sail(0)
+	if r.is(v1alpha1.PhaseProgressing, "good", 75); r.Stable.Wanted != 1 {
+		t.Fatalf("stable has not shrunk: %+v", r.Stable)
+	}
+	r.harbour = r.back(look)
+	for range 3 { // without new pods
+		next, err := r.run(r.strategy, faults{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.harbour = next
+	}
+	r.is(v1alpha1.PhaseReturning, "good", 75)
+	if r.Stable.Wanted != berths {
+		t.Fatalf("stable does not grow: %+v", r.Stable)
+	}
+	r.Stable.Available, r.Stable.Updated = 2, 2
+	next, err := r.run(r.strategy, faults{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.harbour = next
+	r.is(v1alpha1.PhaseReturning, "good", 50)
+	r.sail(look)
+	r.is(v1alpha1.PhaseFailed, "good", 0)
+}
