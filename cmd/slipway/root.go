@@ -84,9 +84,9 @@ func rootCommand(g *globals) *cobra.Command {
 		Long: `Deliver from Git to Kubernetes, and back.
 
 Commands that change something (promote, rollback, hold, freeze) write commits to
-the environment repo, with your own Git credentials. Commands that look (status,
-diff, trace) read the cluster of your kubeconfig. None of them needs a server;
-only runs and logs ask one.
+the environment repo, with your own Git credentials; suspend, resume and reconcile
+ask the agent of a cluster. Commands that look (status, diff, trace) read the cluster of
+your kubeconfig. None of them needs a server; only runs and logs ask one.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (there are
 differences, an image is held, an environment is frozen, something is not ready).`,
@@ -112,7 +112,7 @@ differences, an image is held, an environment is frozen, something is not ready)
 	root.AddCommand(
 		initCommand(g), installCommand(g), upCommand(g),
 		statusCommand(g), diffCommand(g), traceCommand(g), runsCommand(g), logsCommand(g),
-		promoteCommand(g), rollbackCommand(g), holdCommand(g), freezeCommand(g), pauseCommand(g),
+		promoteCommand(g), rollbackCommand(g), holdCommand(g), freezeCommand(g), suspendCommand(g), resumeCommand(g), reconcileCommand(g),
 		versionCommand(g),
 	)
 	g.begins(root.Commands())
