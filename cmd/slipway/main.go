@@ -15,6 +15,6 @@ func main() {
 	wire.Child()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	g := &globals{out: os.Stdout, env: os.Getenv}
+	g := &globals{out: os.Stdout, env: os.Getenv, terminal: terminalOf(os.Stdout, os.Getenv)}
 	os.Exit(execute(ctx, g, os.Args[1:], func(err error) { g.complain(os.Stderr, err) }))
 }

@@ -31,8 +31,9 @@ type globals struct {
 	repo, branch                   string
 	output                         string
 
-	out io.Writer
-	env func(string) string
+	out      io.Writer
+	env      func(string) string
+	terminal terminal
 
 	begun bool // the command line was understood; errors from here on are not about it
 }
@@ -85,8 +86,8 @@ func rootCommand(g *globals) *cobra.Command {
 
 Commands that change something (promote, rollback, hold, freeze) write commits to
 the environment repo, with your own Git credentials; suspend, resume and reconcile
-ask the agent of a cluster. Commands that look (status, diff, trace) read the cluster of
-your kubeconfig. None of them needs a server; only runs and logs ask one.
+ask the agent of a cluster. Commands that look (status, tree, events, diff, trace) read
+the cluster of your kubeconfig. None of them needs a server; only runs and logs ask one.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (there are
 differences, an image is held, an environment is frozen, something is not ready).`,
@@ -111,7 +112,7 @@ differences, an image is held, an environment is frozen, something is not ready)
 	}
 	root.AddCommand(
 		initCommand(g), installCommand(g), upCommand(g),
-		statusCommand(g), diffCommand(g), traceCommand(g), runsCommand(g), logsCommand(g),
+		statusCommand(g), treeCommand(g), eventsCommand(g), diffCommand(g), traceCommand(g), runsCommand(g), logsCommand(g),
 		promoteCommand(g), rollbackCommand(g), holdCommand(g), freezeCommand(g), suspendCommand(g), resumeCommand(g), reconcileCommand(g),
 		versionCommand(g),
 	)
@@ -141,7 +142,7 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-func (g *globals) kube() (client.Client, *rest.Config, error) {
+func (g *globals) kube() (client.WithWatch, *rest.Config, error) {
 	config, err := wire.KubeConfig(g.kubeconfig, g.context)
 	if err != nil {
 		return nil, nil, err

@@ -43,12 +43,12 @@ func KubeConfig(file, contextName string) (*rest.Config, error) {
 }
 
 // KubeClient returns a client that knows Slipway's kinds and the built-in ones.
-func KubeClient(config *rest.Config) (client.Client, error) {
+func KubeClient(config *rest.Config) (client.WithWatch, error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
 	}
-	kube, err := client.New(config, client.Options{Scheme: scheme})
+	kube, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	if err != nil {
 		return nil, fmt.Errorf("API server %s: %w", config.Host, err)
 	}
