@@ -54,18 +54,21 @@ func TestStatusOutput(t *testing.T) {
 
 func TestDiffOutput(t *testing.T) {
 	for name, diffs := range map[string][]applicationDiff{
-		"diff-none": {{Application: "shop-dev", Revision: "0123", Differences: []wire.Difference{}}},
+		"diff-none": {{Application: "shop-dev", Revision: "0123", Differences: []wire.Difference{}, Unchanged: 3}},
 		"diff": {
-			{Application: "shop-dev", Revision: "0123", Differences: []wire.Difference{}},
-			{Application: "shop-production", Revision: "0123", Differences: []wire.Difference{
-				{Object: "Secret shop/token", Verb: "change", Fields: []string{"data.token: *** -> ***"}},
-				{Object: "apps/Deployment shop/web", Verb: "create"},
+			{Application: "shop-dev", Environment: "dev", Revision: "0123", Differences: []wire.Difference{}, Unchanged: 3},
+			{Cluster: "eu", Application: "shop-production", Environment: "production", Revision: "0123", Differences: []wire.Difference{
+				{Object: "Secret shop/token", Verb: "change", Fields: []string{"data.token: (masked) -> another value"}},
+				{Object: "apps/Deployment shop/web", Verb: "create", Note: "not tried: its namespace comes with it"},
+				{Object: "batch/Job shop/migrate", Verb: "refuse", Error: "spec.template: field is immutable"},
 				{Object: "Service shop/old", Verb: "delete"},
-			}},
+				{Object: "Namespace shop", Verb: "keep", Note: "left Git; Namespace is kept"},
+			}, Held: "would delete 12 of 13 objects"},
+			{Application: "broken", Revision: "0123", Differences: []wire.Difference{}, Error: "apps/broken/a.yaml:1: not valid YAML"},
 		},
 	} {
 		for _, output := range []string{"human", "json"} {
-			printed(t, name, output, func(g *globals) error { return g.print(diffs, func(w io.Writer) { printDiffs(w, diffs) }) })
+			printed(t, name, output, func(g *globals) error { return g.print(diffs, func(w io.Writer) { printDiffs(w, terminal{}, diffs) }) })
 		}
 	}
 }

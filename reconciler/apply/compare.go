@@ -14,6 +14,7 @@ import (
 type comparison struct {
 	manager string
 	secret  bool
+	hide    func(text string) string
 	fields  []FieldDiff
 }
 
@@ -29,7 +30,11 @@ func (c *comparison) value(path string, live, want any, before, after []ownershi
 	case liveIsList && wantIsList && keyed(before, after):
 		c.lists(path, liveList, wantList, before, after)
 	case !reflect.DeepEqual(live, want), c.taken(before, after):
-		c.fields = append(c.fields, FieldDiff{Path: path, Live: c.show(path, live), Want: c.show(path, want), Managers: c.others(before)})
+		field := FieldDiff{Path: path, Live: c.show(path, live), Want: c.show(path, want), Managers: c.others(before)}
+		if field.Live == field.Want && !reflect.DeepEqual(live, want) {
+			field.Want = "another value" // what differs is masked, or behind the end of what is shown
+		}
+		c.fields = append(c.fields, field)
 	}
 }
 
@@ -155,6 +160,9 @@ func (c *comparison) others(before []ownership) []string {
 	return names
 }
 
+// lastApplied is the annotation in which kubectl keeps the whole object.
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+
 // maxShown is the most characters of a value in a FieldDiff.
 const maxShown = 200
 
@@ -163,17 +171,22 @@ func (c *comparison) show(path string, value any) string {
 	if value == nil {
 		return ""
 	}
-	if c.secret && (strings.HasPrefix(path, "data") || strings.HasPrefix(path, "stringData") || strings.Contains(path, "last-applied")) {
+	if strings.Contains(path, lastApplied) || c.secret && (strings.HasPrefix(path, "data") || strings.HasPrefix(path, "stringData")) {
 		return "(masked)"
+	}
+	if annotations, is := value.(map[string]any); is && annotations[lastApplied] != nil {
+		value = maps.Clone(annotations)
+		value.(map[string]any)[lastApplied] = "(masked)"
 	}
 	content, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Sprint(value)
 	}
-	if len(content) > maxShown {
-		return strings.ToValidUTF8(string(content[:maxShown]), "") + "..."
+	text := c.hide(string(content))
+	if len(text) > maxShown {
+		return strings.ToValidUTF8(text[:maxShown], "") + "..."
 	}
-	return string(content)
+	return text
 }
 
 // join appends a map key to a path; keys with dots are quoted.

@@ -23,7 +23,8 @@ type Diff struct {
 }
 
 // FieldDiff is one field that differs or that was taken from us. Values of
-// Secrets are masked. Live == Want means that only its ownership was lost.
+// Secrets are masked, and so is kubectl's record of what it applied, which can
+// hold anything. Live == Want means that only its ownership was lost.
 type FieldDiff struct {
 	Path     string // "spec.template.spec.containers[web].image"
 	Live     string // JSON, shortened; "" when the field is not there
@@ -59,6 +60,12 @@ func orNone(value string) string {
 // and admission, and who owns what would change. An *ObjectError says that the
 // server would refuse it.
 func (a *Applier) DryRun(ctx context.Context, object *unstructured.Unstructured) (Diff, error) {
+	return a.DryRunHiding(ctx, object, func(text string) string { return text })
+}
+
+// DryRunHiding is DryRun for those who know of secret values that may stand in other objects than Secrets: hide takes them
+// out of the JSON of each value before it is shortened, so that no beginning of one is left.
+func (a *Applier) DryRunHiding(ctx context.Context, object *unstructured.Unstructured, hide func(text string) string) (Diff, error) {
 	ref := manifests.RefOf(object)
 	r, err := a.mapper.find(ref.GroupKind(), object.GroupVersionKind().Version)
 	if err != nil {
@@ -75,7 +82,7 @@ func (a *Applier) DryRun(ctx context.Context, object *unstructured.Unstructured)
 	if live == nil {
 		return Diff{Ref: ref, Create: true}, nil
 	}
-	fields, err := compare(live, want, a.options.Manager)
+	fields, err := compare(live, want, a.options.Manager, hide)
 	if err != nil {
 		return Diff{}, objectError(ref, err)
 	}
@@ -112,7 +119,7 @@ func (a *Applier) trial(ctx context.Context, r resource, ref manifests.Ref, cont
 
 // compare lists the fields that differ between live and want, and those that
 // want would own and live does not.
-func compare(live, want *unstructured.Unstructured, manager string) ([]FieldDiff, error) {
+func compare(live, want *unstructured.Unstructured, manager string, hide func(string) string) ([]FieldDiff, error) {
 	before, err := owners(live.GetManagedFields())
 	if err != nil {
 		return nil, err
@@ -121,7 +128,7 @@ func compare(live, want *unstructured.Unstructured, manager string) ([]FieldDiff
 	if err != nil {
 		return nil, err
 	}
-	c := comparison{manager: manager, secret: live.GroupVersionKind().Group == "" && live.GetKind() == "Secret"}
+	c := comparison{manager: manager, hide: hide, secret: live.GroupVersionKind().Group == "" && live.GetKind() == "Secret"}
 	c.value("", stripped(live), stripped(want), before, ours(after, manager))
 	slices.SortFunc(c.fields, func(a, b FieldDiff) int { return strings.Compare(a.Path, b.Path) })
 	return c.fields, nil

@@ -262,6 +262,27 @@ func TestDryRunMasksSecrets(t *testing.T) {
 	}
 }
 
+// TestDryRunHides: what is hidden is hidden before a value is shortened, and a difference that is not to be seen is one all the same.
+func TestDryRunHides(t *testing.T) {
+	w := newWorld(t)
+	long := strings.Repeat("x", 190)
+	w.apply(w.set(fmt.Sprintf(configMap, "a", long+"hunter2hunter2")))
+	w.patchConfigMap("kubectl", `{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"an older secret","other":"1"}}}`)
+	want := w.set(fmt.Sprintf(configMap, "a", long+"hunter3hunter3")).Objects[0].DeepCopy()
+	want.SetAnnotations(map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "a new one"})
+	hide := strings.NewReplacer("hunter2", "", "hunter3", "").Replace
+	diff, err := w.applier.DryRunHiding(w.ctx, want, hide)
+	if err != nil || len(diff.Fields) != 2 {
+		t.Fatalf("got %+v, %v", diff, err)
+	}
+	if got, want := diff.Fields[0].String(), `data.a: "`+long+`" -> another value`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := diff.Fields[1]; got.Live != "(masked)" || got.Want != "another value" {
+		t.Errorf("got %s", got)
+	}
+}
+
 // TestCRDThatGoesAway takes a watched kind away: what was cached of it must not be believed.
 func TestCRDThatGoesAway(t *testing.T) {
 	w := newWorld(t)

@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -53,4 +55,15 @@ func KubeClient(config *rest.Config) (client.WithWatch, error) {
 		return nil, fmt.Errorf("API server %s: %w", config.Host, err)
 	}
 	return kube, nil
+}
+
+// KubeContexts lists the contexts of a kubeconfig, sorted.
+func KubeContexts(file string) ([]string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = file
+	config, err := rules.Load()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig: %w (name a file with --kubeconfig or KUBECONFIG)", err)
+	}
+	return slices.Sorted(maps.Keys(config.Contexts)), nil
 }
