@@ -86,8 +86,9 @@ func rootCommand(g *globals) *cobra.Command {
 
 Commands that change something (promote, rollback, hold, freeze) write commits to
 the environment repo, with your own Git credentials; suspend, resume and reconcile
-ask the agent of a cluster. Commands that look (status, tree, events, diff, trace) read
-the cluster of your kubeconfig. None of them needs a server; only runs and logs ask one.
+ask the agent of a cluster. Commands that look (status, tree, events, explain, diff,
+trace) read the cluster of your kubeconfig. None of them needs a server; only runs and
+logs ask one.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (there are
 differences, an image is held, an environment is frozen, something is not ready).`,
@@ -112,7 +113,7 @@ differences, an image is held, an environment is frozen, something is not ready)
 	}
 	root.AddCommand(
 		initCommand(g), installCommand(g), upCommand(g),
-		statusCommand(g), treeCommand(g), eventsCommand(g), diffCommand(g), traceCommand(g), runsCommand(g), logsCommand(g),
+		statusCommand(g), treeCommand(g), eventsCommand(g), explainCommand(g), diffCommand(g), traceCommand(g), runsCommand(g), logsCommand(g),
 		promoteCommand(g), rollbackCommand(g), holdCommand(g), freezeCommand(g), suspendCommand(g), resumeCommand(g), reconcileCommand(g),
 		versionCommand(g),
 	)
