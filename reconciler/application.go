@@ -50,6 +50,7 @@ type ApplicationOptions struct {
 	Client       client.Client
 	Secrets      client.Reader // uncached, see SourceOptions
 	Repositories Repositories
+	Artifacts    Artifacts // for sources that are not Git
 	Renderer     Renderer
 	Cluster      Cluster
 	Judge        Judge
@@ -92,9 +93,9 @@ type ApplicationReconciler struct {
 
 // NewApplication returns the loop over Applications.
 func NewApplication(o ApplicationOptions) (*ApplicationReconciler, error) {
-	if o.Client == nil || o.Secrets == nil || o.Repositories == nil || o.Renderer == nil || o.Cluster == nil ||
+	if o.Client == nil || o.Secrets == nil || o.Repositories == nil || o.Artifacts == nil || o.Renderer == nil || o.Cluster == nil ||
 		o.Judge == nil || o.Logs == nil || o.As == nil || o.Reverter == nil || o.Verifier == nil || o.Events == nil || o.Now == nil {
-		return nil, errors.New("application reconciler: client, secrets, repositories, renderer, cluster, judge, logs, impersonation, reverter, verifier, events and clock are required")
+		return nil, errors.New("application reconciler: client, secrets, repositories, artifacts, renderer, cluster, judge, logs, impersonation, reverter, verifier, events and clock are required")
 	}
 	if o.ClusterName == "" {
 		return nil, errors.New("application reconciler: the cluster's name is required")
@@ -131,6 +132,8 @@ func (r *ApplicationReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		)).
 		Watches(&v1alpha1.GitSource{}, handler.EnqueueRequestsFromMapFunc(r.ofSource), builder.WithPredicates(revisionChanged())).
 		Watches(&v1alpha1.Application{}, handler.EnqueueRequestsFromMapFunc(r.ofDependency), builder.WithPredicates(toldOthers())).
+		Watches(&v1alpha1.OCISource{}, r.ofArtifact(v1alpha1.KindOCISource), builder.WithPredicates(artifactChanged())).
+		Watches(&v1alpha1.ChartSource{}, r.ofArtifact(v1alpha1.KindChartSource), builder.WithPredicates(artifactChanged())).
 		Watches(&v1alpha1.ImagePolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesMetadata(&corev1.ConfigMap{}, r.ofInput(v1alpha1.InputConfigMap)).
 		WatchesMetadata(&corev1.Secret{}, r.ofInput(v1alpha1.InputSecret)).
@@ -153,7 +156,7 @@ func (r *ApplicationReconciler) ofSource(ctx context.Context, src client.Object)
 	}
 	var requests []reconcile.Request
 	for i := range apps.Items {
-		if apps.Items[i].Spec.SourceRef.Name == src.GetName() {
+		if ref := apps.Items[i].Spec.SourceRef; ref.Name == src.GetName() && !ref.IsArtifact() {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&apps.Items[i])})
 		}
 	}

@@ -184,7 +184,7 @@ func (p *pass) neighbours(ctx context.Context, after gitsource.Snapshot) ([]stri
 	var changed []string
 	for i := range apps.Items {
 		other := &apps.Items[i]
-		if other.Name == p.app.Name || other.Spec.SourceRef.Name != p.app.Spec.SourceRef.Name {
+		if other.Name == p.app.Name || other.Spec.SourceRef != p.app.Spec.SourceRef {
 			continue
 		}
 		now, errNow := p.r.render(ctx, p.tipTree, other)

@@ -143,6 +143,9 @@ func (p *pass) restore(ctx context.Context) (bool, ctrl.Result, error) {
 
 // mustHold says why a person has to decide instead of an automatic revert; empty if none has to.
 func (p *pass) mustHold(ctx context.Context, mark *v1alpha1.Mark) string {
+	if p.app.Spec.SourceRef.IsArtifact() {
+		return "it comes from a registry, which keeps no history to revert; push a corrected version, or point the source at an older one"
+	}
 	if p.app.Spec.Environment == "" {
 		return "the Application names no environment (spec.environment)"
 	}

@@ -72,6 +72,9 @@ func (p *pass) tearDown(ctx context.Context) (bool, error) {
 }
 
 func (p *pass) unpin(ctx context.Context) error {
+	if p.app.Spec.SourceRef.IsArtifact() {
+		return p.unpinArtifact(ctx)
+	}
 	key := types.NamespacedName{Namespace: p.app.Namespace, Name: p.app.Spec.SourceRef.Name}
 	if err := p.r.Client.Get(ctx, key, &p.source); err != nil {
 		return client.IgnoreNotFound(err)

@@ -95,11 +95,7 @@ func claims(self string, apps map[string]*v1alpha1.Application, in plan.In, want
 
 // wantedBy is the Set that another Application works towards: that of its tip, or where that has failed its last healthy one.
 func (p *pass) wantedBy(ctx context.Context, app *v1alpha1.Application) (manifests.Set, error) {
-	var source v1alpha1.GitSource
-	if err := p.r.Client.Get(ctx, types.NamespacedName{Namespace: app.Namespace, Name: app.Spec.SourceRef.Name}, &source); err != nil {
-		return manifests.Set{}, err
-	}
-	repository, err := openSource(ctx, p.r.Secrets, p.r.Repositories, &source)
+	tip, snapshotOf, err := p.r.sourceOf(ctx, app)
 	if err != nil {
 		return manifests.Set{}, err
 	}
@@ -108,13 +104,13 @@ func (p *pass) wantedBy(ctx context.Context, app *v1alpha1.Application) (manifes
 		if err != nil {
 			return manifests.Set{}, err
 		}
-		tree, err := repository.SnapshotOf(ctx, revision.ID)
+		tree, err := snapshotOf(ctx, revision.ID)
 		if err != nil {
 			return manifests.Set{}, err
 		}
 		return p.r.render(ctx, tree, app)
 	}
-	set, err := at(source.Status.Revision)
+	set, err := at(tip)
 	if err != nil {
 		return manifests.Set{}, fmt.Errorf("application %s: %w", app.Name, err)
 	}
@@ -123,6 +119,26 @@ func (p *pass) wantedBy(ctx context.Context, app *v1alpha1.Application) (manifes
 		return at(app.Status.Healthy.Revision)
 	}
 	return set, nil
+}
+
+// sourceOf returns where the source of an Application stands, and what reads it.
+func (r *ApplicationReconciler) sourceOf(ctx context.Context, app *v1alpha1.Application) (string, func(context.Context, gitsource.ObjectID) (gitsource.Snapshot, error), error) {
+	if app.Spec.SourceRef.IsArtifact() {
+		src, artifact, err := r.openArtifact(ctx, app)
+		if err != nil {
+			return "", nil, err
+		}
+		return src.ArtifactStatus().Revision, artifact.SnapshotOf, nil
+	}
+	var source v1alpha1.GitSource
+	if err := r.Client.Get(ctx, types.NamespacedName{Namespace: app.Namespace, Name: app.Spec.SourceRef.Name}, &source); err != nil {
+		return "", nil, err
+	}
+	repository, err := openSource(ctx, r.Secrets, r.Repositories, &source)
+	if err != nil {
+		return "", nil, err
+	}
+	return source.Status.Revision, repository.SnapshotOf, nil
 }
 
 // tellOwners wakes those from whom something was taken over, and those who are to take something over.

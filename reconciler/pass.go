@@ -102,6 +102,9 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 
 // fetch finds the tip and its tree.
 func (p *pass) fetch(ctx context.Context) (bool, ctrl.Result, error) {
+	if p.app.Spec.SourceRef.IsArtifact() {
+		return p.fetchArtifact(ctx)
+	}
 	key := types.NamespacedName{Namespace: p.app.Namespace, Name: p.app.Spec.SourceRef.Name}
 	if err := p.r.Client.Get(ctx, key, &p.source); err != nil {
 		if !apierrors.IsNotFound(err) {

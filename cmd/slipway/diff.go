@@ -222,6 +222,12 @@ func (d *differing) run(ctx context.Context) (diffs []applicationDiff, err error
 	defer func() { err = errors.Join(err, differ.Close()) }()
 	for _, app := range apps {
 		d.found[app.Name] = true
+		if ref := app.Spec.SourceRef; ref.IsArtifact() { // there is no branch or commit that could be compared
+			if len(d.names) > 0 {
+				return nil, fmt.Errorf("application %s comes from the %s %s, not from Git: it cannot be compared", app.Name, ref.Kind, ref.Name)
+			}
+			continue
+		}
 		touched, err := d.touched(ctx, differ, app)
 		if err != nil {
 			return nil, err

@@ -187,6 +187,9 @@ func (g *globals) trackDown(ctx context.Context, kube client.Client, config *res
 	if app.Status.Applied == nil {
 		return errors.New("nothing is applied yet")
 	}
+	if ref := app.Spec.SourceRef; ref.IsArtifact() {
+		return fmt.Errorf("it comes from the %s %s at %s, not from a commit", ref.Kind, ref.Name, app.Status.Applied.Revision)
+	}
 	revision, err := gitsource.ParseRevision(app.Status.Applied.Revision)
 	if err != nil {
 		return err

@@ -117,6 +117,9 @@ func (r *reconciling) run(ctx context.Context, given []string, source bool) erro
 
 // sources has one source looked at, that of app, or all of them.
 func (r *reconciling) sources(ctx context.Context, app *v1alpha1.Application) error {
+	if app != nil && app.Spec.SourceRef.IsArtifact() {
+		return fmt.Errorf("application %s: its %s %s is looked at by its interval alone (shorten spec.interval)", app.Name, app.Spec.SourceRef.Kind, app.Spec.SourceRef.Name)
+	}
 	var all v1alpha1.GitSourceList
 	if err := r.kube.List(ctx, &all, client.InNamespace(r.g.namespace)); err != nil {
 		return fmt.Errorf("gitsources of namespace %s: %w", r.g.namespace, err)

@@ -23,8 +23,10 @@ type Application struct {
 }
 
 // ApplicationSpec says what to render and how to keep it applied.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.sourceRef.kind) || self.sourceRef.kind != 'ChartSource' || has(self.helm)",message="spec.helm is required with a ChartSource (helm: {} for the chart's own values)"
 type ApplicationSpec struct {
-	SourceRef LocalRef `json:"sourceRef"`
+	SourceRef SourceRef `json:"sourceRef"`
 	// Path from the root of the repository: a kustomization, a folder of YAML, or with helm a chart.
 	// +kubebuilder:validation:MinLength=1
 	Path string `json:"path"`

@@ -23,6 +23,8 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&Inventory{}, &InventoryList{},
 		&Rollout{}, &RolloutList{},
 		&ImagePolicy{}, &ImagePolicyList{},
+		&OCISource{}, &OCISourceList{},
+		&ChartSource{}, &ChartSourceList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion())
 	return nil

@@ -61,7 +61,7 @@ func (r Reader) scope(ctx context.Context, names []string) (scope, error) {
 	}
 	for name, app := range state.apps {
 		s.owner[place{"Application", r.Namespace, name}] = name
-		s.owner[place{"GitSource", r.Namespace, app.Spec.SourceRef.Name}] = name
+		s.owner[place{cmp.Or(app.Spec.SourceRef.Kind, "GitSource"), r.Namespace, app.Spec.SourceRef.Name}] = name
 	}
 	for namespace := range namespaces {
 		s.namespaces = append(s.namespaces, namespace)

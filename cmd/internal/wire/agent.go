@@ -124,6 +124,8 @@ func newManager(o AgentOptions) (manager.Manager, error) {
 			&v1alpha1.ImagePolicy{}: own,
 			&corev1.ConfigMap{}:     inputs,
 			&corev1.Secret{}:        inputs,
+			&v1alpha1.OCISource{}:   own,
+			&v1alpha1.ChartSource{}: own,
 		}},
 	})
 	if err != nil {
@@ -163,10 +165,17 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	if err != nil {
 		return err
 	}
+	registries, err := newArtifacts(filepath.Join(o.CacheDir, "oci"), o.Now)
+	if err != nil {
+		return err
+	}
+	if err := registries.follow(mgr, o.Now, recorded); err != nil {
+		return err
+	}
 	//lint:ignore SA1019 fluxcd/pkg/runtime speaks this recorder, and events of the other API merge less
 	recorder := mgr.GetEventRecorderFor("slipway")
 	options := reconciler.ApplicationOptions{
-		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Renderer: renderer,
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Repositories: stores, Artifacts: registries, Renderer: renderer,
 		Cluster: live, Judge: live, Logs: live, As: asAccount, Reverter: reconciler.Pusher{Failpoint: failpoint},
 		Images:      policy.Chain[policy.ImageUse]{policy.ImagesByDigest()},
 		Verifier:    newVerifier(o),

@@ -26,7 +26,7 @@ func TestAgentHearsOfPushes(t *testing.T) {
 	w, err := world.Start(t.Context(), world.Options{Dir: t.TempDir(), Node: cluster.NodeNone, Log: t.Output()})
 	must(t, err)
 	defer func() { _ = w.Stop() }()
-	first, err := w.Commit(t.Context(), "Start", world.Write("clusters/demo/one.yaml", configMap("one")))
+	first, err := w.Commit(t.Context(), "Start", world.Write("clusters/demo/one.yaml", inDefault("one")))
 	must(t, err)
 	must(t, w.Install(t.Context()))
 	must(t, w.Kube.Create(t.Context(), &corev1.Secret{
@@ -44,7 +44,7 @@ func TestAgentHearsOfPushes(t *testing.T) {
 	must(t, err)
 	must(t, w.WaitReady(t.Context(), time.Minute, first, world.ClusterName))
 
-	second, err := w.Commit(t.Context(), "Go on", world.Write("clusters/demo/two.yaml", configMap("two")))
+	second, err := w.Commit(t.Context(), "Go on", world.Write("clusters/demo/two.yaml", inDefault("two")))
 	must(t, err)
 	at := "http://" + address + "/v1/hooks/"
 	for _, c := range []struct {
@@ -70,7 +70,7 @@ func seen(t *testing.T, w *world.World, commit gitsource.ObjectID) error {
 	return w.Kube.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "two"}, &corev1.ConfigMap{})
 }
 
-func configMap(name string) string {
+func inDefault(name string) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: default}\n", name)
 }
 

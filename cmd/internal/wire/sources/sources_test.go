@@ -142,7 +142,7 @@ func (b *bed) application(name string) *v1alpha1.Application {
 	namespace.Name = name
 	b.must(b.kube.Create(b.Context(), namespace))
 	app := &v1alpha1.Application{Spec: v1alpha1.ApplicationSpec{
-		SourceRef: v1alpha1.LocalRef{Name: name}, Path: "app", TargetNamespace: name, Environment: "production",
+		SourceRef: v1alpha1.SourceRef{Name: name}, Path: "app", TargetNamespace: name, Environment: "production",
 	}}
 	app.Namespace, app.Name = world.Namespace, name
 	b.must(b.kube.Create(b.Context(), app))
