@@ -115,10 +115,14 @@ func TestTreeOfTheUnwell(t *testing.T) {
 func TestTreeOutput(t *testing.T) {
 	now := time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC)
 	at := func(ago time.Duration) *time.Time { then := now.Add(-ago); return &then }
-	pod := &owned.Node{Kind: "Pod", Namespace: "shop", Name: "web-5d4f7c8b9-x2x7k", Health: owned.Failed, Created: at(3 * time.Minute),
-		Message: "web: CrashLoopBackOff: back-off 2m40s restarting failed container; started again 5 times"}
-	set := &owned.Node{Kind: "ReplicaSet", Namespace: "shop", Name: "web-5d4f7c8b9", Health: owned.Progressing, Created: at(3 * time.Minute),
-		Message: "0 of 1 pods ready", Children: []*owned.Node{pod}}
+	pod := &owned.Node{
+		Kind: "Pod", Namespace: "shop", Name: "web-5d4f7c8b9-x2x7k", Health: owned.Failed, Created: at(3 * time.Minute),
+		Message: "web: CrashLoopBackOff: back-off 2m40s restarting failed container; started again 5 times",
+	}
+	set := &owned.Node{
+		Kind: "ReplicaSet", Namespace: "shop", Name: "web-5d4f7c8b9", Health: owned.Progressing, Created: at(3 * time.Minute),
+		Message: "0 of 1 pods ready", Children: []*owned.Node{pod},
+	}
 	long := &owned.Node{Kind: "ConfigMap", Namespace: "shop", Name: "a-name-that-is-as-long-as-kubernetes-lets-it-be-and-not-a-bit-shorter", Health: owned.Healthy, Created: at(48 * time.Hour)}
 	gone := &owned.Node{Kind: "ClusterRole", Name: "shop", Health: owned.Missing, Message: "it is not in the cluster"}
 	roots := []*owned.Node{{

@@ -29,7 +29,6 @@ type chartRepository struct {
 	archives map[string][]byte
 	asked    map[string]int
 	answers  map[int]int // by status
-	foreign  string      // Authorization that another host was sent
 }
 
 func (c *chartRepository) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -91,7 +91,8 @@ func TestSourcesThatCannotBe(t *testing.T) {
 // What Git would call the same tree has the same ids, by the word of git itself.
 func TestIDsAreThoseOfGit(t *testing.T) {
 	w := newWorld(t, oci.Limits{})
-	w.push("tree", "1", layer(flux, archive(t,
+	w.push("tree", "1", layer(flux, archive(
+		t,
 		&tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755},
 		file("./a.b", "before a/ in plain order, after it in Git's"),
 		&tar.Header{Name: "a", Typeflag: tar.TypeDir, Mode: 0o755},
@@ -160,7 +161,8 @@ type noLinks struct{ fs.FS }
 
 func TestLinksStayInside(t *testing.T) {
 	w := newWorld(t, oci.Limits{})
-	w.push("links", "1", layer(flux, archive(t,
+	w.push("links", "1", layer(flux, archive(
+		t,
 		file("dir/a", "a"),
 		&tar.Header{Name: "dir/up", Typeflag: tar.TypeSymlink, Linkname: "../../etc/passwd"},
 		&tar.Header{Name: "dir/abs", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"},

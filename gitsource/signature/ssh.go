@@ -180,7 +180,7 @@ func parseAllowedSigner(line string) (allowedSigner, error) {
 	}
 	rest = strings.TrimSpace(rest)
 	if signer.principals == "" || rest == "" {
-		return signer, errors.New("want PRINCIPALS [OPTIONS] KEYTYPE KEY, such as: kim@example.com ssh-ed25519 AAAA...")
+		return signer, errors.New("want PRINCIPALS [OPTIONS] KEYTYPE KEY (kim@example.com ssh-ed25519 AAAA)")
 	}
 	key, _, options, _, err := ssh.ParseAuthorizedKey([]byte(rest))
 	if err != nil {

@@ -133,7 +133,8 @@ func TestSubstituteOrder(t *testing.T) {
 		v1alpha1.SubstituteSpec{
 			Variables: map[string]string{"THREE": "inline"}, Strict: true,
 			From: []v1alpha1.InputReference{
-				{Kind: v1alpha1.InputConfigMap, Name: "site"}, {Kind: v1alpha1.InputSecret, Name: "keys"},
+				{Kind: v1alpha1.InputConfigMap, Name: "site"},
+				{Kind: v1alpha1.InputSecret, Name: "keys"},
 				{Kind: v1alpha1.InputConfigMap, Name: "gone", Optional: true},
 			},
 		},

@@ -59,8 +59,11 @@ type bet struct{ canary, baseline, weight float64 }
 
 // hermite are the nodes and weights of Gauss-Hermite quadrature for the standard normal distribution, five points.
 var hermite = [5][2]float64{
-	{-2.8569700138728, 0.0112574113277}, {-1.3556261799742, 0.2220759220056}, {0, 0.5333333333333},
-	{1.3556261799742, 0.2220759220056}, {2.8569700138728, 0.0112574113277},
+	{-2.8569700138728, 0.0112574113277},
+	{-1.3556261799742, 0.2220759220056},
+	{0, 0.5333333333333},
+	{1.3556261799742, 0.2220759220056},
+	{2.8569700138728, 0.0112574113277},
 }
 
 // bets are what has been learnt before the block: the posteriors of both rates, approximated by a normal distribution

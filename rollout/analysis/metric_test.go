@@ -27,12 +27,15 @@ func with(m analysis.Metric, change func(*analysis.Metric)) analysis.Metric {
 }
 
 func failures(n int) func(*analysis.Metric) { return func(m *analysis.Metric) { m.FailureLimit = n } }
+
 func outages(n int) func(*analysis.Metric) {
 	return func(m *analysis.Metric) { m.ConsecutiveErrorLimit = n }
 }
+
 func unclear(n int) func(*analysis.Metric) {
 	return func(m *analysis.Metric) { m.InconclusiveLimit = n }
 }
+
 func insufficient(then analysis.Insufficient) func(*analysis.Metric) {
 	return func(m *analysis.Metric) { m.OnInsufficientData = then }
 }

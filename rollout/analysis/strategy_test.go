@@ -111,8 +111,12 @@ func (r *trip) is(phase v1alpha1.RolloutPhase, stable string, weight int) {
 func TestCanaryStepByStep(t *testing.T) {
 	at := func(n int) *int { return &n }
 	r := depart(t, analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{
-		{Replicas: at(25)}, {Header: &analysis.Header{Name: "x-canary", Value: "yes"}}, {Pause: &analysis.Halt{For: time.Minute}},
-		{Header: &analysis.Header{}}, {Weight: at(50)}, {Pause: &analysis.Halt{}},
+		{Replicas: at(25)},
+		{Header: &analysis.Header{Name: "x-canary", Value: "yes"}},
+		{Pause: &analysis.Halt{For: time.Minute}},
+		{Header: &analysis.Header{}},
+		{Weight: at(50)},
+		{Pause: &analysis.Halt{}},
 	}}}, "good2")
 	r.sail(0)
 	r.is(v1alpha1.PhaseProgressing, "good", 0)
