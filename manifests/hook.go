@@ -10,7 +10,8 @@ import (
 
 // Hooks are Jobs that run once for a Set, at one point of its way.
 const (
-	// AnnotationHook on a Job in Git makes it a hook: one of the values below.
+	// AnnotationHook on a Job in Git makes it a hook: one of the values below. On other objects it only orders them: what is
+	// annotated pre-apply is applied before these hooks begin, since they use it, and everything else with the rest.
 	AnnotationHook = "slipway.dev/hook"
 	// AnnotationHookSet is on every hook that was started: the digest of the Set that it runs for.
 	AnnotationHookSet = "slipway.dev/hook-set"

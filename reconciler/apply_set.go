@@ -72,6 +72,7 @@ func (p *pass) carryOut(ctx context.Context, todo plan.Plan) (bool, ctrl.Result,
 			return false, ctrl.Result{}, err
 		}
 		result, applyErr = p.r.Cluster.Apply(ctx, todo)
+		p.healed(result.Changes)
 	}
 	inventory := todo.Inventory.Merge(result.Entries, result.Gone)
 	if err := p.saveInventory(ctx, inventory); err != nil {

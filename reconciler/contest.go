@@ -53,36 +53,45 @@ func (p *pass) contested() map[manifests.Ref]bool {
 	return alone
 }
 
-// healing counts that an object is about to be healed, once more in a row. It reports that it is left alone instead.
-func (p *pass) healing(ref manifests.Ref) bool {
+// leave reports whether an object that has drifted is left alone from now on, because healing it was undone in a row.
+func (p *pass) leave(ref manifests.Ref) bool {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
-	all := p.r.contests[p.app.Name]
-	if all == nil {
-		all = map[manifests.Ref]*contest{}
-		p.r.contests[p.app.Name] = all
-	}
-	c := all[ref]
-	if c == nil {
-		c = &contest{}
-		all[ref] = c
-	}
-	now := p.r.Now()
+	c := p.r.contests[p.app.Name][ref]
 	// Each time that it is left alone counts as one round: healed after that, and undone, it is left alone for longer.
-	if c.healed >= contestedAfter && c.until.Before(c.last) {
-		c.until = now.Add(min(contestedFirst<<min(c.healed-contestedAfter, 10), contestedMost))
-		return true
+	if c == nil || c.healed < contestedAfter || !c.until.Before(c.last) {
+		return false
 	}
-	c.healed++
-	c.last = now
-	return false
+	c.until = p.r.Now().Add(min(contestedFirst<<min(c.healed-contestedAfter, 10), contestedMost))
+	return true
+}
+
+// healed counts what was healed. What the API server refused does not count: nobody has undone that.
+func (p *pass) healed(changes []Change) {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	for _, change := range changes {
+		if !change.Drift {
+			continue
+		}
+		all := p.r.contests[p.app.Name]
+		if all == nil {
+			all = map[manifests.Ref]*contest{}
+			p.r.contests[p.app.Name] = all
+		}
+		if all[change.Ref] == nil {
+			all[change.Ref] = &contest{}
+		}
+		all[change.Ref].healed++
+		all[change.Ref].last = p.r.Now()
+	}
 }
 
 // contend takes the objects out of todo that are left alone from now on, by planning again. It reports whether it did.
 func (p *pass) contend(ctx context.Context, todo plan.Plan) bool {
 	again := false
 	for _, action := range todo.Actions() {
-		if !action.Drift || action.Object == nil || !p.healing(action.Ref) {
+		if !action.Drift || action.Object == nil || !p.leave(action.Ref) {
 			continue
 		}
 		again = true

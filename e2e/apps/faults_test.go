@@ -101,7 +101,7 @@ const calm = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: calm}\ndata: {va
 
 // What an admission webhook refuses is named with its words; the rest of the stage is applied, and when it is let in, all is.
 func TestWebhookThatRefuses(t *testing.T) {
-	s := tell(t, "refused", "  retryInterval: 1s\n")
+	s := tell(t, "refused", "  retryInterval: 1s\n", story{t, "refused"}.file("first.yaml", strings.Replace(calm, "calm", "first", 1)))
 	s.ready()
 	remove := s.validated(func(_ *http.Request, object map[string]any) (string, string) {
 		if data, _ := object["data"].(map[string]any); data["value"] == "bad" {
@@ -120,7 +120,7 @@ func TestWebhookThatRefuses(t *testing.T) {
 
 // A webhook that does not answer delays its own Application and no other one.
 func TestWebhookThatHangs(t *testing.T) {
-	s := tell(t, "hanging", "  retryInterval: 1s\n")
+	s := tell(t, "hanging", "  retryInterval: 1s\n", story{t, "hanging"}.file("first.yaml", strings.Replace(calm, "calm", "first", 1)))
 	s.ready()
 	release := make(chan struct{})
 	remove := s.validated(func(r *http.Request, _ map[string]any) (string, string) {
@@ -145,7 +145,7 @@ func TestWebhookThatHangs(t *testing.T) {
 
 // What a webhook makes of an object is how it is meant to be: no drift, and no apply after the first.
 func TestWebhookThatMutates(t *testing.T) {
-	s := tell(t, "mutated", "")
+	s := tell(t, "mutated", "", story{t, "mutated"}.file("first.yaml", strings.Replace(calm, "calm", "first", 1)))
 	s.ready()
 	rules, selector := s.rules()
 	var asked atomic.Int64

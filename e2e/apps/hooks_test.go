@@ -174,8 +174,8 @@ func TestHookFails(t *testing.T) {
 // What cannot be a hook is told before anything is applied; the name of somebody's Job is not taken.
 func TestHooksThatCannotBe(t *testing.T) {
 	s := tell(t, "nohook", "")
-	s.commit("A ConfigMap as hook", s.file("settings.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, annotations: {slipway.dev/hook: pre-apply}}\n"))
-	s.says(v1alpha1.ReasonRenderFailed, "ConfigMap nohook/settings", "only a Job can be a hook")
+	s.commit("Another tool's word", s.job("migrate", "slipway.dev/hook: PreSync", ""))
+	s.says(v1alpha1.ReasonRenderFailed, "batch/Job nohook/migrate", `"PreSync" is not one of pre-apply`)
 	s.eventually(func() error {
 		_, err := shared.clients.CoreV1().Namespaces().Get(t.Context(), s.name, metav1.GetOptions{})
 		return err

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/metadata/metadatainformer"
@@ -29,7 +30,8 @@ type kindWatch struct {
 	cancel  context.CancelFunc
 	stopped bool
 	err     error
-	failure int // in a row
+	failure int  // in a row
+	asked   bool // for the health of an object, when that was not known
 	retryAt time.Time
 }
 
@@ -120,7 +122,12 @@ func (w *Watcher) watch(ctx context.Context, k *kindWatch) {
 		w.mu.Lock()
 		k.synced, k.err, k.failure = !k.stopped, nil, 0
 		k.settle()
+		asked := k.asked
+		k.asked = false
 		w.mu.Unlock()
+		if asked {
+			w.tellAll(k.kind)
+		}
 	}
 	<-done
 	w.fail(k, context.Cause(ctx))
@@ -180,6 +187,21 @@ func (w *Watcher) fail(k *kindWatch, err error) {
 	}
 	for _, ref := range lost { // to be looked at by other means
 		w.tell(ref)
+	}
+}
+
+// tellAll tells each Application once that a kind is known: some were told that it is not, and wait.
+func (w *Watcher) tellAll(kind schema.GroupKind) {
+	w.mu.Lock()
+	one := map[types.NamespacedName]manifests.Ref{}
+	for ref, t := range w.tracked {
+		if ref.GroupKind() == kind {
+			one[t.app] = ref
+		}
+	}
+	w.mu.Unlock()
+	for app, ref := range one {
+		w.notify(app, ref)
 	}
 }
 

@@ -166,6 +166,9 @@ func (w *Watcher) Health(ref manifests.Ref) Health {
 	defer w.mu.Unlock()
 	k := w.kinds[ref.GroupKind()]
 	if k == nil || !k.synced {
+		if k != nil {
+			k.asked = true
+		}
 		return Health{Message: "the watch of " + ref.GroupKind().String() + " is not synced"}
 	}
 	if recent, is := w.recent[ref]; is {

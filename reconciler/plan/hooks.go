@@ -25,20 +25,23 @@ func (h Hook) Secrets() []manifests.Ref {
 }
 
 // CutHooks takes the hooks out of set, ordered by wave and Ref. The rest keeps the digest of set: that is how the Set is
-// known to people, and a hook that changes makes it another Set. It fails on a hook that is no Job, or of an unknown word.
+// known to people, and a hook that changes makes it another Set. What is annotated and no Job stays in the rest. It fails on
+// an unknown word.
 func CutHooks(set manifests.Set) (rest manifests.Set, hooks []Hook, err error) {
 	var others []*unstructured.Unstructured
 	for _, object := range set.Objects {
 		when, is := object.GetAnnotations()[manifests.AnnotationHook]
-		if !is {
-			others = append(others, object)
-			continue
-		}
 		hook, err := hookOf(object, when)
-		if err != nil {
+		switch ref := hook.Ref; {
+		case !is:
+			others = append(others, object)
+		case err != nil:
 			return manifests.Set{}, nil, err
+		case ref.Group == "batch" && ref.Kind == "Job":
+			hooks = append(hooks, hook)
+		default:
+			others = append(others, object)
 		}
-		hooks = append(hooks, hook)
 	}
 	slices.SortStableFunc(hooks, func(a, b Hook) int {
 		return cmp.Or(cmp.Compare(a.Wave, b.Wave), a.Ref.Compare(b.Ref))
@@ -53,9 +56,6 @@ func hookOf(object *unstructured.Unstructured, when string) (Hook, error) {
 	default:
 		return Hook{}, fmt.Errorf("%s: annotation %s: %q is not one of %s, %s, %s", ref, manifests.AnnotationHook, when,
 			manifests.HookPreApply, manifests.HookPostApply, manifests.HookOnFailure)
-	}
-	if ref.Group != "batch" || ref.Kind != "Job" {
-		return Hook{}, fmt.Errorf("%s: annotation %s: only a Job can be a hook", ref, manifests.AnnotationHook)
 	}
 	at, err := wantedPlace(object)
 	return Hook{Ref: ref, When: when, Wave: at.wave, Object: object}, err
@@ -156,8 +156,8 @@ func KeepHook(application string, set manifests.Digest, hook Hook, owned Invento
 	}, nil
 }
 
-// Foundation is the part of the Plan that comes before hooks: CustomResourceDefinitions and Namespaces.
+// Foundation is the part of the Plan that comes before hooks: CustomResourceDefinitions, Namespaces and what hooks use.
 func (p Plan) Foundation() Plan {
-	p.Stages = slices.DeleteFunc(slices.Clone(p.Stages), func(s Stage) bool { return s.Gate == Open })
+	p.Stages = slices.DeleteFunc(slices.Clone(p.Stages), func(s Stage) bool { return !s.Foundation })
 	return p
 }

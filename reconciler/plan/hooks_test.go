@@ -57,7 +57,7 @@ func TestCutHooks(t *testing.T) {
 		object *unstructured.Unstructured
 		want   string
 	}{
-		{hook("cm/a", "pre-apply"), "ConfigMap shop/a: annotation slipway.dev/hook: only a Job can be a hook"},
+		{hook("cm/a", "pre"), "ConfigMap shop/a: annotation slipway.dev/hook: \"pre\" is not one of"},
 		{hook("job/a", "PreSync"), `"PreSync" is not one of pre-apply, post-apply, on-failure`},
 		{hook("job/a:wave=x", "pre-apply"), `annotation slipway.dev/wave: "x" is not an integer`},
 	} {
@@ -162,7 +162,7 @@ func TestHookSecrets(t *testing.T) {
 }
 
 func TestFoundation(t *testing.T) {
-	set, err := manifests.NewSet([]*unstructured.Unstructured{object("ns/shop"), object("crd/boats"), object("cm/a")})
+	set, err := manifests.NewSet([]*unstructured.Unstructured{object("ns/shop"), object("crd/boats"), object("cm/a"), hook("cm/for-hook", "pre-apply"), hook("cm/late", "post-apply")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,11 +174,14 @@ func TestFoundation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, hooks, err := plan.CutHooks(set); err != nil || len(hooks) != 0 {
+		t.Errorf("%v are hooks and no Jobs, %v", hooks, err)
+	}
 	var names []string
 	for _, stage := range p.Foundation().Stages {
 		names = append(names, stage.Name)
 	}
-	if !slices.Equal(names, []string{"crds", "namespaces"}) || len(p.Stages) != 3 {
+	if !slices.Equal(names, []string{"crds", "namespaces", "for hooks, wave 0"}) || len(p.Stages) != 4 {
 		t.Errorf("foundation %v of %d stages", names, len(p.Stages))
 	}
 }

@@ -118,9 +118,11 @@ const (
 // Stage is a group of actions that are carried out together. A later stage
 // begins only when all of this one have succeeded and its Gate holds.
 type Stage struct {
-	Name    string // "crds", "namespaces", "wave 0", "prune"
-	Gate    Gate
-	Actions []Action // ordered by Ref; Keep and Forget do not occur
+	Name string // "crds", "namespaces", "wave 0", "prune"
+	Gate Gate
+	// Foundation says that hooks come after it.
+	Foundation bool
+	Actions    []Action // ordered by Ref; Keep and Forget do not occur
 }
 
 // Plan is what an apply would change. It is a value: printing, comparing and

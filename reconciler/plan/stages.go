@@ -17,6 +17,7 @@ type phase uint8
 const (
 	crds phase = iota
 	namespaces
+	used // by hooks
 	waves
 	pruneWaves
 	pruneNamespaces
@@ -26,7 +27,7 @@ const (
 // place says in which stage an action is carried out.
 type place struct {
 	phase phase
-	wave  int // of waves and pruneWaves
+	wave  int // of used, waves and pruneWaves
 }
 
 // step is an action at its place.
@@ -51,9 +52,11 @@ func wantedPlace(object *unstructured.Unstructured) (place, error) {
 		return place{phase: crds}, nil
 	case namespaces:
 		return place{phase: namespaces}, nil
-	default:
-		return place{phase: waves, wave: wave}, nil
 	}
+	if object.GetAnnotations()[manifests.AnnotationHook] == manifests.HookPreApply {
+		return place{phase: used, wave: wave}, nil
+	}
+	return place{phase: waves, wave: wave}, nil
 }
 
 // prunePlace mirrors wantedPlace. A live annotation that people broke counts as wave 0.
@@ -95,9 +98,11 @@ func (p place) compare(other place) int {
 func (p place) stage() Stage {
 	switch p.phase {
 	case crds:
-		return Stage{Name: "crds", Gate: Established}
+		return Stage{Name: "crds", Gate: Established, Foundation: true}
 	case namespaces:
-		return Stage{Name: "namespaces", Gate: Active}
+		return Stage{Name: "namespaces", Gate: Active, Foundation: true}
+	case used:
+		return Stage{Name: fmt.Sprintf("for hooks, wave %d", p.wave), Foundation: true}
 	case waves:
 		return Stage{Name: fmt.Sprintf("wave %d", p.wave)}
 	case pruneWaves:
