@@ -15,11 +15,13 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 )
 
@@ -34,6 +36,7 @@ type SourceReconciler struct {
 	now          func() time.Time
 	metrics      fluxcontroller.Metrics
 	nudges       chan event.GenericEvent
+	hosts        *hosts
 }
 
 // SourceOptions for NewSource. All fields but Metrics are required.
@@ -52,7 +55,7 @@ func NewSource(o SourceOptions) (*SourceReconciler, error) {
 	}
 	return &SourceReconciler{
 		client: o.Client, secrets: o.Secrets, repositories: o.Repositories, now: o.Now, metrics: o.Metrics,
-		nudges: make(chan event.GenericEvent, 64),
+		nudges: make(chan event.GenericEvent, 64), hosts: newHosts(),
 	}, nil
 }
 
@@ -63,6 +66,7 @@ func (r *SourceReconciler) SetupWithManager(mgr ctrl.Manager) error {
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}),
 		)).
 		WatchesRawSource(source.Channel(r.nudges, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: fetches}).
 		Complete(r)
 }
 
@@ -89,17 +93,22 @@ func (r *SourceReconciler) Nudge(ctx context.Context, url string) {
 func (r *SourceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var src v1alpha1.GitSource
 	if err := r.client.Get(ctx, req.NamespacedName, &src); err != nil {
+		r.hosts.forget(req.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !src.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
+	}
+	leave, wait := r.hosts.enter(req.NamespacedName, hostOf(src.Spec.URL), r.now())
+	if leave == nil {
+		return ctrl.Result{RequeueAfter: jitter(wait)}, nil
 	}
 	defer func(start time.Time) {
 		r.metrics.RecordDuration(ctx, &src, start)
 		r.metrics.RecordReadiness(ctx, &src)
 	}(r.now())
 	before := src.DeepCopy()
-	next := r.follow(ctx, &src)
+	next := r.follow(ctx, &src, leave)
 	src.Status.ObservedGeneration = src.Generation
 	if !equality.Semantic.DeepEqual(before.Status, src.Status) {
 		if err := r.client.Status().Patch(ctx, &src, client.MergeFrom(before)); err != nil {
@@ -110,15 +119,26 @@ func (r *SourceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 }
 
 // follow looks where the source stands, notes it in the status, and says when to look again.
-func (r *SourceReconciler) follow(ctx context.Context, src *v1alpha1.GitSource) time.Duration {
+func (r *SourceReconciler) follow(ctx context.Context, src *v1alpha1.GitSource, leave func(error)) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
 	revision, err := r.fetch(ctx, src)
+	if errors.As(err, new(unverifiedError)) {
+		leave(nil) // the host has done its part
+	} else {
+		leave(err)
+	}
 	if err != nil {
 		forgetUnverified(src)
 		conditions.MarkFalse(src, meta.ReadyCondition, reasonOf(err), "%s", kept(src, err))
 		if errors.As(err, new(unverifiedError)) {
 			return jitter(src.Spec.Interval.Duration)
 		}
-		return jitter(retrySource)
+		var busy *gitsource.BusyError
+		if errors.As(err, &busy) {
+			return busy.After + jitter(time.Second)
+		}
+		return jitter(r.hosts.again(client.ObjectKeyFromObject(src), src.Spec.Interval.Duration))
 	}
 	if src.Status.Revision != revision.String() {
 		src.Status.Revision = revision.String()

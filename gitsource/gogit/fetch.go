@@ -96,19 +96,21 @@ func (s *Store) fetch(ctx context.Context, choose func(*packp.AdvRefs) (string, 
 		} else {
 			err = s.fetchAlone(ctx, disk.storage, w)
 		}
-		if err != nil {
+		if err != nil && !s.broken() {
 			return gitsource.Revision{}, err
 		}
-		anew = !s.descends(hash, previous)
+		anew = err != nil || !s.descends(hash, previous)
+	}
+	if !anew {
+		if err, anew = s.look(hash); err != nil && !anew { // tags may name anything
+			return gitsource.Revision{}, fmt.Errorf("%s of %s: %s: %w", ref, s.url, hash, err)
+		}
 	}
 	if anew {
 		return revision, s.remake(ctx, ref, hash, wanted)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.readable(hash); err != nil { // tags may name anything
-		return gitsource.Revision{}, fmt.Errorf("%s of %s: %s: %w", ref, s.url, hash, err)
-	}
 	if previous == hash {
 		return revision, nil
 	}
@@ -243,6 +245,9 @@ func (s *Store) download(ctx context.Context, session transport.UploadPackSessio
 	defer s.mu.Unlock()
 	disk.Reindex()
 	if err != nil && !errors.Is(err, packfile.ErrEmptyPackfile) {
+		if broken := sound(open(disk.folder)); broken != nil { // packs build upon what is here
+			err = s.missing(fmt.Errorf("%w: %w", errIncomplete, broken))
+		}
 		return errors.Join(s.refusal(ctx, w, err), removeLeftovers(disk.folder))
 	}
 	if err := disk.updateShallow(nil, answer.Unshallows); err != nil {
@@ -262,7 +267,7 @@ func (s *Store) refusal(ctx context.Context, w want, err error) error {
 	switch {
 	case refusedCommit(err):
 		return fmt.Errorf("commit %s of %s: %w: %w", w.ids[0], s.url, gitsource.ErrNotFound, err)
-	case errors.As(err, &onDisk) && ctx.Err() == nil:
+	case (errors.As(err, &onDisk) || errors.Is(err, errIncomplete)) && ctx.Err() == nil:
 		return fmt.Errorf("git store: %w", err)
 	}
 	return s.remote.explain(ctx, err)
@@ -354,6 +359,13 @@ func (s *Store) bring(ctx context.Context, id gitsource.ObjectID) (plumbing.Hash
 	}
 	here, _ = s.look(hash)
 	return hash, here
+}
+
+// broken reports whether the store is to be made anew because something is missing.
+func (s *Store) broken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mustMend()
 }
 
 // look reports why a commit cannot be read, and whether the store must be made anew.

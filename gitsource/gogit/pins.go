@@ -135,10 +135,27 @@ func (s *Store) see(ref string, hash plumbing.Hash, onHost map[string]plumbing.H
 func (s *Store) readable(hash plumbing.Hash) error {
 	err := readable(s.disk, hash)
 	if err == nil || errors.Is(err, plumbing.ErrObjectNotFound) && !s.disk.has(hash) {
+		if err != nil && s.named(hash) {
+			return s.missing(fmt.Errorf("commit %s: %w", hash, errIncomplete))
+		}
 		return notFound(err)
 	}
 	if found, broken := s.disk.EncodedObject(plumbing.AnyObject, hash); broken == nil && found.Type() != plumbing.CommitObject {
 		return fmt.Errorf("%w: it is a %s, not a commit", gitsource.ErrNotFound, found.Type())
 	}
 	return s.missing(fmt.Errorf("git store: %w", err))
+}
+
+// named reports whether a ref of ours says that a commit is here. The lock must be held.
+func (s *Store) named(hash plumbing.Hash) bool {
+	refs, err := localRefs(s.disk.storage)
+	if err != nil {
+		return true // then something is broken
+	}
+	for _, at := range refs {
+		if at == hash {
+			return true
+		}
+	}
+	return false
 }

@@ -26,6 +26,8 @@ import (
 const (
 	dialTimeout   = 10 * time.Second
 	answerTimeout = 2 * time.Minute
+	// listTimeout bounds a listing of refs as a whole: a host that drips must not hold up who waits.
+	listTimeout = 30 * time.Second
 )
 
 // remote speaks with one repository on its host.
@@ -36,7 +38,7 @@ type remote struct {
 	auth      *Auth
 }
 
-func newRemote(dir, raw string, auth *Auth) (*remote, error) {
+func newRemote(dir, raw string, auth *Auth, now func() time.Time) (*remote, error) {
 	endpoint, err := endpointOf(raw)
 	if err != nil {
 		return nil, err
@@ -58,7 +60,7 @@ func newRemote(dir, raw string, auth *Auth) (*remote, error) {
 		if err != nil {
 			return nil, fmt.Errorf("git url %s: %w", raw, err)
 		}
-		r.transport = githttp.NewClient(&http.Client{Transport: &http.Transport{
+		r.transport = githttp.NewClient(&http.Client{Transport: polite{now: now, next: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           dial,
 			TLSClientConfig:       config,
@@ -67,7 +69,7 @@ func newRemote(dir, raw string, auth *Auth) (*remote, error) {
 			ForceAttemptHTTP2:     true,
 			MaxIdleConnsPerHost:   4,
 			IdleConnTimeout:       90 * time.Second,
-		}})
+		}}})
 	}
 	return r, nil
 }
@@ -170,6 +172,8 @@ func (c impatient) Read(p []byte) (int, error) {
 
 // list returns the refs of the host, all of them: the protocol that go-git speaks knows no filter.
 func (r *remote) list(ctx context.Context) (*packp.AdvRefs, transport.UploadPackSession, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	endpoint := *r.endpoint // a session may change it when it is redirected
 	method, err := r.auth.method(ctx)
 	if err != nil {

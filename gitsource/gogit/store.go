@@ -89,7 +89,7 @@ func Open(_ context.Context, o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	r, err := newRemote(o.Dir, o.URL, o.Auth)
+	r, err := newRemote(o.Dir, o.URL, o.Auth, o.Now)
 	if err != nil {
 		return nil, err
 	}
