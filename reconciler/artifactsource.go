@@ -26,8 +26,8 @@ const (
 	// retryArtifact is how soon a registry is asked again that did not answer. Registries count requests, so it is longer
 	// than for Git.
 	retryArtifact = 15 * time.Second
-	// fetchTimeout bounds one look at a registry, with the pull of what is new.
-	fetchTimeout = 2 * time.Minute
+	// artifactTimeout bounds one look at a registry, with the pull of what is new.
+	artifactTimeout = 2 * time.Minute
 	// fetchers is how many sources are looked at at once, so that one slow registry does not hold up the others.
 	fetchers = 4
 )
@@ -115,7 +115,7 @@ type unknownSignatureError struct{ error }
 
 // look resolves the source, brings here what is new, and verifies it.
 func (r *ArtifactReconciler) look(ctx context.Context, src artifactSource) (gitsource.Revision, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, artifactTimeout)
 	defer cancel()
 	origin, err := originOf(ctx, r.Secrets, src)
 	if err != nil {
