@@ -16,19 +16,23 @@ import (
 // TestSources has the real loops follow repositories of a real Git host, and the API server judge the specs.
 func TestSources(t *testing.T) {
 	b := newSourceBed(t)
-	for name, tell := range map[string]func(*bed){
-		"the API server refuses what says two things":  (*bed).twoThings,
-		"a tag, a range and a commit":                  (*bed).follows,
-		"a failed version of a tag waits for a person": (*bed).failedTag,
-		"signed commits":                               (*bed).signed,
-		"signed tags":                                  (*bed).signedTags,
-		"a failed version of signed commits":           (*bed).failedSigned,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			tell(b.in(t))
-		})
-	}
+	t.Run("together", func(t *testing.T) {
+		for name, tell := range map[string]func(*bed){
+			"the API server refuses what says two things":  (*bed).twoThings,
+			"a tag, a range and a commit":                  (*bed).follows,
+			"a failed version of a tag waits for a person": (*bed).failedTag,
+			"signed commits":                               (*bed).signed,
+			"signed tags":                                  (*bed).signedTags,
+			"a failed version of signed commits":           (*bed).failedSigned,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				tell(b.in(t))
+			})
+		}
+	})
+	// Alone, for it measures how long things take.
+	t.Run("fifty repositories hang or are broken", func(t *testing.T) { b.in(t).crowd() })
 }
 
 func (b *bed) twoThings() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
@@ -91,14 +92,19 @@ func newSourceBed(t *testing.T) *bed {
 	return b
 }
 
-// serve is git http-backend behind net/http/cgi.
-func (b *bed) serve() {
+// backend is git http-backend behind net/http/cgi.
+func (b *bed) backend() http.Handler {
+	b.Helper()
 	where, err := exec.Command("git", "--exec-path").Output()
 	b.must(err)
-	server := httptest.NewServer(&cgi.Handler{
+	return &cgi.Handler{
 		Path: strings.TrimSpace(string(where)) + "/git-http-backend", Root: "/", Dir: b.root,
 		Env: []string{"GIT_PROJECT_ROOT=" + b.root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1"},
-	})
+	}
+}
+
+func (b *bed) serve() {
+	server := httptest.NewServer(b.backend())
 	b.Cleanup(server.Close)
 	b.url = server.URL
 }
