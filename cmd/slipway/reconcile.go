@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,18 +166,28 @@ func (r *reconciling) source(ctx context.Context, source *v1alpha1.GitSource) er
 		state(answer, source.Status.Conditions)
 		later := source.Status.FetchedAt != nil && source.Status.FetchedAt.After(began) // the branch has gone on meanwhile
 		answer.Handled = strings.HasSuffix(source.Status.Revision, string(tip)) || later
-		return answer.Handled, nil
+		refused := answer.State == v1alpha1.ReasonSourceUnverified || answer.State == v1alpha1.ReasonSourceInvalid
+		return answer.Handled || refused && time.Since(began) > refusedFor, nil
 	})
 }
 
+// refusedFor is how long a source has to be refused to count: what it says may be of an earlier look.
+const refusedFor = 5 * time.Second
+
 // tip is where the branch of a source is, as this command sees it.
 func (r *reconciling) tip(ctx context.Context, source *v1alpha1.GitSource) (gitsource.ObjectID, error) {
+	if source.Spec.Commit != "" {
+		return gitsource.ObjectID(source.Spec.Commit), nil
+	}
+	if source.Spec.Tag != "" || source.Spec.Semver != "" {
+		return "", fmt.Errorf("gitsource %s: it follows tags, and only of a branch is it known here what there is to wait for (leave out --wait)", source.Name)
+	}
 	username, password := r.g.credentials(ctx, source.Spec.URL)
 	repo, err := wire.OpenRepository(ctx, source.Spec.URL, username, password, cacheDir())
 	if err != nil {
 		return "", err
 	}
-	revision, err := repo.Fetch(ctx, "refs/heads/"+source.Spec.Branch)
+	revision, err := repo.Fetch(ctx, "refs/heads/"+cmp.Or(source.Spec.Branch, "main"))
 	if err != nil {
 		return "", fmt.Errorf("gitsource %s: what there is to wait for cannot be read: %w (leave out --wait)", source.Name, err)
 	}

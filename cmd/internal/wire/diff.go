@@ -99,7 +99,7 @@ func (d *Differ) Diff(ctx context.Context, snapshot gitsource.Snapshot, app *v1a
 		return Changes{}, err
 	}
 	t := &trial{Differ: d, app: app, set: set, bundled: bundled}
-	if t.hide, err = d.hider(ctx, set); err != nil {
+	if t.hide, err = d.hider(ctx, app, set); err != nil {
 		return Changes{}, err
 	}
 	changes := Changes{SetDigest: set.Digest}
@@ -133,7 +133,7 @@ func (d *Differ) DiffObject(ctx context.Context, snapshot gitsource.Snapshot, ap
 		return Difference{}, false, err
 	}
 	t := &trial{Differ: d, app: app, set: set, bundled: bundled}
-	if t.hide, err = d.hider(ctx, set); err != nil {
+	if t.hide, err = d.hider(ctx, app, set); err != nil {
 		return Difference{}, false, err
 	}
 	one, err := t.object(ctx, object)

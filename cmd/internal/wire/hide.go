@@ -14,6 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/reconciler"
 )
 
 // masked stands where a secret value was.
@@ -22,10 +24,23 @@ const masked = "(masked)"
 // shortestSecret is what is looked for in other objects: shorter values would mask half of every text.
 const shortestSecret = 4
 
-// hider returns what takes the values of the Secrets of a Set out of text, those that run and those that Git asks for: they
-// may have been written into ConfigMaps, annotations and environment variables, too.
-func (d *Differ) hider(ctx context.Context, set manifests.Set) (func(string) string, error) {
+// hider returns what takes secret values out of text: those of the Secrets of a Set, as they run and as Git asks for them,
+// and those of the Secrets that the Application takes values from. They may have been written into ConfigMaps, annotations
+// and environment variables, too.
+func (d *Differ) hider(ctx context.Context, app *v1alpha1.Application, set manifests.Set) (func(string) string, error) {
 	var values []string
+	inputs, err := reconciler.ReadInputs(ctx, d.kube, app)
+	if err != nil {
+		return nil, err
+	}
+	for _, input := range inputs {
+		if input.Kind != v1alpha1.InputSecret {
+			continue
+		}
+		for _, value := range input.Data {
+			values = append(values, value.Reveal())
+		}
+	}
 	for _, object := range set.Objects {
 		if ref := manifests.RefOf(object); ref.Group != "" || ref.Kind != "Secret" {
 			continue
