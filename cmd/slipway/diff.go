@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,10 @@ type diffFlags struct {
 	contexts    []string
 	kubeconfigs []string
 	clusters    bool
+
+	host    string // kind of the Git host
+	comment bool
+	cluster string // its name in the comment
 }
 
 func diffCommand(g *globals) *cobra.Command {
@@ -55,14 +60,23 @@ A branch or pull request is shown as it will be once it is merged into the follo
 With --ref and no APPLICATION only those are shown whose objects it touches. An Application
 that the branch itself adds is shown as an object of the one that owns it.
 
+With --comment the pull request of the ref says so, in place of what it said of the same
+--cluster before, and its commit gets the status slipway/diff/CLUSTER: failed if something
+could not be compared or would be refused.
+
 The exit code is 3 if there are differences, and 1 if something could not be compared or
 would be refused.`,
 		Example: `  slipway diff                                    # the followed branch against what runs
   slipway diff shop-production --ref promote/production/shop
   slipway diff --ref refs/pull/12/head --env production
   slipway diff --ref new-base --path apps/shop --context eu --context us
-  slipway diff --ref new-base --clusters          # all contexts named like a folder of clusters/`,
+  slipway diff --ref new-base --clusters          # all contexts named like a folder of clusters/
+  slipway diff --ref refs/pull/12/head --host gitea --comment --cluster production-eu`,
 		RunE: func(cmd *cobra.Command, names []string) error {
+			f.host = cmp.Or(f.host, g.env("SLIPWAY_HOST"))
+			if err := f.check(); err != nil {
+				return err
+			}
 			diffs, err := g.diff(cmd.Context(), f, names)
 			if err != nil {
 				return err
@@ -86,6 +100,9 @@ func (f *diffFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.contexts, "context", nil, "context of the kubeconfig; may be given for each of several clusters")
 	flags.StringArrayVar(&f.kubeconfigs, "kubeconfig", nil, "kubeconfig file; may be given for each of several clusters (default: KUBECONFIG, then ~/.kube/config)")
 	flags.BoolVar(&f.clusters, "clusters", false, "all contexts that are named like a folder of clusters/")
+	flags.StringVar(&f.host, "host", "", "kind of the Git host, for --comment: gitea (default: SLIPWAY_HOST)")
+	flags.BoolVar(&f.comment, "comment", false, "say it on the pull request of the ref, and at its commit")
+	flags.StringVar(&f.cluster, "cluster", "", "name of the cluster in the comment, as its folder of clusters/")
 }
 
 // diffVerdict is the exit code: 1 for what could not be compared or would be refused, 3 for differences.
@@ -169,6 +186,15 @@ func (g *globals) diff(ctx context.Context, f diffFlags, names []string) ([]appl
 	if err != nil {
 		return nil, err
 	}
+	diffs, err := g.compare(ctx, f, names, target, p)
+	if f.comment {
+		err = errors.Join(err, g.tell(ctx, f, target, p.head, diffs, err))
+	}
+	return diffs, err
+}
+
+// compare compares a proposal with each cluster that was asked for.
+func (g *globals) compare(ctx context.Context, f diffFlags, names []string, target string, p proposal) ([]applicationDiff, error) {
 	clusters, err := g.diffTargets(f, p)
 	if err != nil {
 		return nil, err
