@@ -97,6 +97,8 @@ require (
 	google.golang.org/grpc v1.82.1 // indirect
 )
 
+require cloud.google.com/go/compute/metadata v0.9.0 // indirect
+
 require (
 	dario.cat/mergo v1.0.1 // indirect
 	github.com/BurntSushi/toml v1.6.0 // indirect

@@ -31,6 +31,8 @@ type Origin struct {
 	Range  string // of semantic versions
 	Digest string // sha256:...
 	Login  OriginLogin
+	// Provider is a cloud that gives tokens where Login has nothing: "gcp"; "generic" or empty for none.
+	Provider string
 }
 
 // OriginLogin is a pull secret; the zero value is anonymous.
@@ -113,10 +115,10 @@ func originOf(ctx context.Context, secrets client.Reader, src artifactSource) (O
 	var ref *v1alpha1.LocalRef
 	switch src := src.(type) {
 	case *v1alpha1.OCISource:
-		origin = Origin{URL: src.Spec.URL, Tag: src.Spec.Ref.Tag, Range: src.Spec.Ref.SemVer, Digest: src.Spec.Ref.Digest}
+		origin = Origin{URL: src.Spec.URL, Tag: src.Spec.Ref.Tag, Range: src.Spec.Ref.SemVer, Digest: src.Spec.Ref.Digest, Provider: src.Spec.Provider}
 		ref = src.Spec.SecretRef
 	case *v1alpha1.ChartSource:
-		origin = Origin{URL: src.Spec.Repository, Chart: src.Spec.Chart, Range: src.Spec.Version, Digest: src.Spec.Digest}
+		origin = Origin{URL: src.Spec.Repository, Chart: src.Spec.Chart, Range: src.Spec.Version, Digest: src.Spec.Digest, Provider: src.Spec.Provider}
 		ref = src.Spec.SecretRef
 	}
 	if ref == nil {

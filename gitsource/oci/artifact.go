@@ -27,6 +27,8 @@ type Source struct {
 	Range  string // of semantic versions, as in Helm: "~1.2", ">= 1.0.0 < 2"
 	Digest string // sha256:...; for a chart of an https repository that of the archive
 	Logins Logins
+	// Provider asks a cloud for a short-lived token where Logins has nothing.
+	Provider Provider
 }
 
 // Artifact is one Source with the Store that it is read into.
@@ -52,6 +54,9 @@ func (s *Store) Open(source Source) (*Artifact, error) {
 	pinned := source.Chart != "" && source.Range != "" && source.Digest != ""
 	if source.Chart != "" && source.Tag != "" || set != 1 && (set != 2 || !pinned) {
 		return nil, fmt.Errorf("%s: want one of a tag, a range of versions and a digest", shown(source.URL))
+	}
+	if !source.Provider.serves(a.host()) {
+		return nil, fmt.Errorf("%s: %s is no registry of the provider %q", shown(source.URL), a.host(), source.Provider)
 	}
 	if source.Range != "" {
 		allowed, err := semver.NewConstraint(source.Range)
@@ -101,6 +106,15 @@ func (a *Artifact) checkURL() error {
 		return errors.New("without TLS only repositories on loopback are read (use https)")
 	}
 	return errors.New("want oci:// or https://")
+}
+
+// host is HOST or HOST:PORT of the URL, which was checked.
+func (a *Artifact) host() string {
+	at, err := url.Parse(a.source.URL)
+	if err != nil {
+		return ""
+	}
+	return at.Host
 }
 
 func (a *Artifact) isOCI() bool { return strings.HasPrefix(a.source.URL, "oci://") }

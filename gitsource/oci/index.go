@@ -211,7 +211,10 @@ func (a *Artifact) archiveURL(one indexed) (string, error) {
 // readIndex reads the index anew if it has changed, and returns it locked.
 func (a *Artifact) readIndex(ctx context.Context) (*chartIndex, error) {
 	at := strings.TrimSuffix(a.source.URL, "/") + "/index.yaml"
-	login := a.login(at)
+	login, err := a.Login(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", at, err)
+	}
 	who := sha256.Sum256([]byte(at + "\x00" + login.Username + "\x00" + login.Password.Reveal()))
 	a.store.mu.Lock()
 	index, known := a.store.indexes[string(who[:])]
@@ -272,14 +275,11 @@ func (a *Artifact) refresh(ctx context.Context, at string, index *chartIndex) er
 	return nil
 }
 
-// login is for the host of the repository alone: an index may send us anywhere.
-func (a *Artifact) login(at string) Login {
+// isOwn reports whether a URL is of the repository's own host. An index may send us anywhere, but not our password.
+func (a *Artifact) isOwn(at string) bool {
 	own, errOwn := url.Parse(a.source.URL)
 	other, errOther := url.Parse(at)
-	if errOwn != nil || errOther != nil || own.Host != other.Host || own.Scheme != other.Scheme {
-		return Login{}
-	}
-	return a.source.Logins.For(own.Host + strings.TrimSuffix(own.Path, "/"))
+	return errOwn == nil && errOther == nil && own.Host == other.Host && own.Scheme == other.Scheme
 }
 
 func (a *Artifact) get(ctx context.Context, at string, headers http.Header) (*http.Response, error) {
@@ -291,8 +291,14 @@ func (a *Artifact) get(ctx context.Context, at string, headers http.Header) (*ht
 		request.Header.Set(key, headers.Get(key))
 	}
 	request.Header.Set("User-Agent", "slipway")
-	if login := a.login(at); login.Username != "" || !login.Password.Empty() {
-		request.SetBasicAuth(login.Username, login.Password.Reveal())
+	if a.isOwn(at) {
+		login, err := a.Login(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", at, err)
+		}
+		if login != (Login{}) {
+			request.SetBasicAuth(login.Username, login.Password.Reveal())
+		}
 	}
 	response, err := (&http.Client{Transport: a.store.client, CheckRedirect: notInTheClear}).Do(request)
 	if err != nil {

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -92,11 +93,33 @@ func (l Logins) For(repository string) Login {
 	return best.login
 }
 
-// Resolve makes Logins a keychain of the registry client.
-func (l Logins) Resolve(resource authn.Resource) (authn.Authenticator, error) {
-	login := l.For(resource.String())
-	if login.Username == "" && login.Password.Empty() {
-		return authn.Anonymous, nil
+// Login returns what the registry is asked with: the Logins of the source, else a token of its provider, else the login
+// that the Store has for all sources.
+func (a *Artifact) Login(ctx context.Context) (Login, error) {
+	repository := strings.TrimPrefix(strings.TrimPrefix(a.place(), "oci://"), "https://")
+	if login := a.source.Logins.For(repository); login != (Login{}) {
+		return login, nil
+	}
+	if a.source.Provider != Generic {
+		return a.store.tokens.login(ctx)
+	}
+	if a.store.logins == nil {
+		return Login{}, nil
+	}
+	logins, err := a.store.logins()
+	return logins.For(repository), err
+}
+
+// Resolve makes an Artifact a keychain of the registry client.
+func (a *Artifact) Resolve(resource authn.Resource) (authn.Authenticator, error) {
+	return a.ResolveContext(context.Background(), resource)
+}
+
+// ResolveContext implements authn.ContextKeychain.
+func (a *Artifact) ResolveContext(ctx context.Context, _ authn.Resource) (authn.Authenticator, error) {
+	login, err := a.Login(ctx)
+	if err != nil || login == (Login{}) {
+		return authn.Anonymous, err
 	}
 	return &authn.Basic{Username: login.Username, Password: login.Password.Reveal()}, nil
 }

@@ -61,6 +61,8 @@ type Options struct {
 	// Dir is a folder that one process may use at a time; made if need be. It may be lost at any time.
 	Dir    string
 	Limits Limits
+	// Logins are asked anew each time for sources that have none of their own; nil for anonymous.
+	Logins func() (Logins, error)
 	// Transport carries the requests; default one with timeouts. It sees credentials.
 	Transport http.RoundTripper
 	Now       func() time.Time // default time.Now
@@ -72,6 +74,8 @@ type Store struct {
 	limits Limits
 	client http.RoundTripper
 	now    func() time.Time
+	logins func() (Logins, error)
+	tokens googleTokens
 
 	mu      sync.Mutex
 	open    map[string]*tree // by key, at most maxOpen
@@ -93,7 +97,7 @@ func New(o Options) (*Store, error) {
 		return nil, errors.New("artifacts: no folder (set Options.Dir)")
 	}
 	s := &Store{
-		dir: o.Dir, limits: o.Limits, client: o.Transport, now: o.Now,
+		dir: o.Dir, limits: o.Limits, client: o.Transport, now: o.Now, logins: o.Logins,
 		open: map[string]*tree{}, refused: map[string]error{}, resting: map[string]time.Time{}, indexes: map[string]*chartIndex{},
 	}
 	s.defaults()

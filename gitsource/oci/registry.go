@@ -48,7 +48,7 @@ func (a *Artifact) repository() (name.Repository, error) {
 // puller returns the client of one operation: clients of the library remember failures, so none is kept.
 func (a *Artifact) puller(ctx context.Context) (*remote.Puller, error) {
 	return remote.NewPuller(
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(a.source.Logins), remote.WithTransport(a.store.client),
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(a), remote.WithTransport(a.store.client),
 		remote.WithJobs(2), remote.WithUserAgent("slipway"),
 		// A loop that retries asks; retries of the client below it would only hold it up.
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),

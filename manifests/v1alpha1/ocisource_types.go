@@ -55,6 +55,11 @@ type OCISourceSpec struct {
 	// SecretRef names a Secret of the same namespace, of type kubernetes.io/dockerconfigjson.
 	// +optional
 	SecretRef *LocalRef `json:"secretRef,omitempty"`
+	// Provider gets a short-lived token for the registry where secretRef gives no login: gcp for Artifact Registry and
+	// Container Registry, by the workload identity of the agent.
+	// +kubebuilder:validation:Enum=generic;gcp
+	// +kubebuilder:default=generic
+	Provider string `json:"provider,omitempty"`
 	// Verify asks for a signature. What has none is not followed.
 	// +optional
 	Verify *ArtifactVerification `json:"verify,omitempty"`

@@ -51,8 +51,8 @@ type AgentOptions struct {
 	Server string
 	// Key signs revert requests; required with Server.
 	Key ed25519.PrivateKey
-	// RegistryLogins is a file as `docker login` writes it, for registries that do not show signatures to everybody. It
-	// may be missing.
+	// RegistryLogins is a file as `docker login` writes it, for registries that do not show signatures, artifacts
+	// and charts to everybody. It may be missing.
 	RegistryLogins string
 	// HTTP trusts the server's certificate.
 	HTTP *http.Client
@@ -165,7 +165,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	if err != nil {
 		return err
 	}
-	registries, err := newArtifacts(filepath.Join(o.CacheDir, "oci"), o.Now)
+	registries, err := newArtifacts(filepath.Join(o.CacheDir, "oci"), o.RegistryLogins, o.Now)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -32,8 +34,8 @@ type artifacts struct {
 // maxVerifiers bounds them: a login that changes makes a new one.
 const maxVerifiers = 64
 
-func newArtifacts(dir string, now func() time.Time) (*artifacts, error) {
-	store, err := oci.New(oci.Options{Dir: dir, Now: now})
+func newArtifacts(dir, logins string, now func() time.Time) (*artifacts, error) {
+	store, err := oci.New(oci.Options{Dir: dir, Now: now, Logins: func() (oci.Logins, error) { return loginsFile(logins) }})
 	if err != nil {
 		return nil, err
 	}
@@ -56,12 +58,20 @@ func (a *artifacts) follow(mgr ctrl.Manager, now func() time.Time, recorded flux
 
 // Open opens an artifact with its login.
 func (a *artifacts) Open(origin reconciler.Origin) (reconciler.Artifact, error) {
+	return a.open(origin)
+}
+
+func (a *artifacts) open(origin reconciler.Origin) (*oci.Artifact, error) {
 	logins, err := loginsOf(origin)
 	if err != nil {
 		return nil, err
 	}
+	provider := oci.Provider(origin.Provider)
+	if provider == "generic" {
+		provider = oci.Generic
+	}
 	return a.store.Open(oci.Source{
-		URL: origin.URL, Chart: origin.Chart, Tag: origin.Tag, Range: origin.Range, Digest: origin.Digest, Logins: logins,
+		URL: origin.URL, Chart: origin.Chart, Tag: origin.Tag, Range: origin.Range, Digest: origin.Digest, Logins: logins, Provider: provider,
 	})
 }
 
@@ -74,15 +84,17 @@ func (a *artifacts) Verify(ctx context.Context, origin reconciler.Origin, digest
 	if origin.Chart != "" {
 		repository += "/" + origin.Chart
 	}
-	logins, err := loginsOf(origin)
+	artifact, err := a.open(origin)
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return a.verifier(origin.Login, logins, repository).Verify(ctx, repository+"@sha256:"+string(digest), requirement)
+	return a.verifier(ctx, origin, artifact, repository).Verify(ctx, repository+"@sha256:"+string(digest), requirement)
 }
 
-func (a *artifacts) verifier(login reconciler.OriginLogin, logins oci.Logins, repository string) verifier {
-	sum := sha256.Sum256([]byte(repository + "\x00" + login.Username + "\x00" + login.Password.Reveal() + "\x00" + login.DockerConfig.Reveal()))
+// verifier returns one that logs in as the artifact does.
+func (a *artifacts) verifier(ctx context.Context, origin reconciler.Origin, artifact *oci.Artifact, repository string) verifier {
+	login := origin.Login
+	sum := sha256.Sum256([]byte(repository + "\x00" + origin.Provider + "\x00" + login.Username + "\x00" + login.Password.Reveal() + "\x00" + login.DockerConfig.Reveal()))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	known, found := a.verifiers[sum]
@@ -92,9 +104,10 @@ func (a *artifacts) verifier(login reconciler.OriginLogin, logins oci.Logins, re
 	if len(a.verifiers) >= maxVerifiers {
 		clear(a.verifiers)
 	}
+	ctx = context.WithoutCancel(ctx) // the verifier outlives this look
 	own := sigstore.Logins(func(string) (sigstore.Login, error) {
-		found := logins.For(repository)
-		return sigstore.Login{Username: found.Username, Password: found.Password}, nil
+		found, err := artifact.Login(ctx)
+		return sigstore.Login{Username: found.Username, Password: found.Password}, err
 	})
 	known = verifier{sigstore.NewVerifier(sigstore.VerifierOptions{Logins: own, Now: a.now})}
 	a.verifiers[sum] = known
@@ -113,4 +126,24 @@ func loginsOf(origin reconciler.Origin) (oci.Logins, error) {
 		return oci.Logins{}, fmt.Errorf("the URL of the source cannot be read")
 	}
 	return oci.LoginOf(at.Host, oci.Login{Username: origin.Login.Username, Password: origin.Login.Password}), nil
+}
+
+// loginsFile reads the agent's own logins anew each time, so that a rotated Secret counts at once. No name, or a file that
+// is not there, is anonymous everywhere.
+func loginsFile(name string) (oci.Logins, error) {
+	if name == "" {
+		return oci.Logins{}, nil
+	}
+	content, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return oci.Logins{}, nil
+	}
+	if err != nil {
+		return oci.Logins{}, fmt.Errorf("registry logins: %w", err)
+	}
+	logins, err := oci.ParseLogins(content)
+	if err != nil {
+		return oci.Logins{}, fmt.Errorf("registry logins %s: %w", name, err)
+	}
+	return logins, nil
 }
