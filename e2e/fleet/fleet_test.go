@@ -80,7 +80,7 @@ func (f *fleet) bootstrap() {
 		world.Write("apps/scaled/deployment.yaml", scaled),
 	}
 	for i := range applications {
-		files = append(files, world.Write("clusters/demo/"+name(i)+".yaml", application(name(i))), world.Write("apps/"+name(i)+"/objects.yaml", objects(name(i), 80)))
+		files = append(files, world.Write("clusters/demo/"+name(i)+".yaml", application(name(i))), world.Write("apps/"+name(i)+"/objects.yaml", world.FourObjects(name(i), 80)))
 	}
 	tip, err := f.Commit(f.ctx, "Start the fleet", files...)
 	f.must(err)
@@ -124,40 +124,6 @@ spec:
   path: apps/` + name + `
   targetNamespace: ` + namespace + `
 `
-}
-
-func objects(name string, port int) string {
-	return strings.NewReplacer("NAME", name, "PORT", strconv.Itoa(port)).Replace(`apiVersion: v1
-kind: ServiceAccount
-metadata: {name: NAME, labels: {team: harbour}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: NAME, labels: {team: harbour}}
-spec:
-  selector: {app: NAME}
-  ports: [{name: http, port: PORT, targetPort: http}]
----
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata: {name: NAME, labels: {team: harbour}}
-spec:
-  rules:
-    - host: NAME.example.com
-      http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: NAME, port: {name: http}}}}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: NAME, labels: {team: harbour}}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: NAME}}
-  template:
-    metadata: {labels: {app: NAME}}
-    spec:
-      serviceAccountName: NAME
-      containers: [{name: web, image: "registry.example/web:1", ports: [{name: http, containerPort: 8080}]}]
-`)
 }
 
 // scaled leaves replicas out of Git, as one does under an autoscaler.
@@ -262,7 +228,7 @@ func (f *fleet) oneCommit() { f.commits(81) }
 
 func (f *fleet) commits(port int) {
 	f.Helper()
-	requests, rendered := f.commit(world.Write(filepath.Join("apps", name(42), "objects.yaml"), objects(name(42), port)))
+	requests, rendered := f.commit(world.Write(filepath.Join("apps", name(42), "objects.yaml"), world.FourObjects(name(42), port)))
 	changed := patches(requests)
 	f.Logf("one Service changed: %d rendered, changed %v, %d requests in all: %v", rendered, changed, len(requests), requests)
 	if rendered != 1 || len(changed) != 1 || changed[0].Verb != "patch" || changed[0].Resource != "services" {

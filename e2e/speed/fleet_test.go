@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -126,7 +125,7 @@ func (f *fleet) push(changes ...gitsource.Change) gitsource.ObjectID {
 // apps are the changes that bring in all Applications.
 func (f *fleet) apps() (changes []gitsource.Change) {
 	for i := range f.n {
-		changes = append(changes, world.Write("clusters/demo/"+name(i)+".yaml", application(name(i))), world.Write("apps/"+name(i)+"/objects.yaml", objects(name(i), 80)))
+		changes = append(changes, world.Write("clusters/demo/"+name(i)+".yaml", application(name(i))), world.Write("apps/"+name(i)+"/objects.yaml", world.FourObjects(name(i), 80)))
 	}
 	return changes
 }
@@ -135,40 +134,6 @@ func name(i int) string { return fmt.Sprintf("app-%04d", i) }
 
 func application(name string) string {
 	return "apiVersion: slipway.dev/v1alpha1\nkind: Application\nmetadata: {name: " + name + ", namespace: slipway-system}\nspec:\n  sourceRef: {name: fleet}\n  path: apps/" + name + "\n  targetNamespace: " + namespace + "\n"
-}
-
-func objects(name string, port int) string {
-	return strings.NewReplacer("NAME", name, "PORT", strconv.Itoa(port)).Replace(`apiVersion: v1
-kind: ServiceAccount
-metadata: {name: NAME, labels: {team: harbour}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: NAME, labels: {team: harbour}}
-spec:
-  selector: {app: NAME}
-  ports: [{name: http, port: PORT, targetPort: http}]
----
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata: {name: NAME, labels: {team: harbour}}
-spec:
-  rules:
-    - host: NAME.example.com
-      http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: NAME, port: {name: http}}}}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: NAME, labels: {team: harbour}}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: NAME}}
-  template:
-    metadata: {labels: {app: NAME}}
-    spec:
-      serviceAccountName: NAME
-      containers: [{name: web, image: "registry.example/web:1", ports: [{name: http, containerPort: 8080}]}]
-`)
 }
 
 // allReady watches until all Applications are Ready.

@@ -84,7 +84,7 @@ func (f *fleet) floor() time.Duration {
 }
 
 func (f *fleet) send(into string, i int) {
-	text := strings.ReplaceAll(application(name(i)), "namespace: slipway-system", "namespace: "+into) + "---\n" + objects(name(i), 80)
+	text := strings.ReplaceAll(application(name(i)), "namespace: slipway-system", "namespace: "+into) + "---\n" + world.FourObjects(name(i), 80)
 	decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
 	for {
 		object := &unstructured.Unstructured{}
@@ -139,7 +139,7 @@ func (f *fleet) oneOfThem(times int) (all []time.Duration) {
 		app, port := name(i*7%f.n), 1000+f.version
 		arrived := f.arrival(app, func(s *corev1.Service) bool { return s.Spec.Ports[0].Port == int32(port) })
 		start := time.Now()
-		f.push(world.Write("apps/"+app+"/objects.yaml", objects(app, port)))
+		f.push(world.Write("apps/"+app+"/objects.yaml", world.FourObjects(app, port)))
 		all = append(all, arrived().Sub(start))
 	}
 	f.since(time.Now())
