@@ -8,7 +8,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
@@ -47,21 +51,11 @@ func (p *pass) lose() {
 	delete(p.r.inventory, p.app.Name)
 }
 
+// saveShard writes a shard whole, in one request whether it is there or not: the list is atomic, and nobody else writes it.
 func (p *pass) saveShard(ctx context.Context, shard int, entries []v1alpha1.InventoryEntry) error {
 	key := p.shardKey(shard)
-	var stored v1alpha1.Inventory
-	err := p.r.Secrets.Get(ctx, key, &stored)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("application %s: inventory cannot be read: %w", p.app.Name, err)
-	}
-	if err == nil {
-		stored.Spec = v1alpha1.InventorySpec{Application: p.app.Name, Entries: entries}
-		if err := p.r.Client.Update(ctx, &stored); err != nil {
-			return fmt.Errorf("application %s: inventory cannot be written: %w", p.app.Name, err)
-		}
-		return nil
-	}
-	stored = v1alpha1.Inventory{
+	stored := &v1alpha1.Inventory{
+		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion().String(), Kind: "Inventory"},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: key.Namespace, Name: key.Name,
 			OwnerReferences: []metav1.OwnerReference{{
@@ -70,7 +64,13 @@ func (p *pass) saveShard(ctx context.Context, shard int, entries []v1alpha1.Inve
 		},
 		Spec: v1alpha1.InventorySpec{Application: p.app.Name, Entries: entries},
 	}
-	if err := p.r.Client.Create(ctx, &stored); err != nil {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(stored)
+	if err != nil {
+		return fmt.Errorf("application %s: inventory cannot be written: %w", p.app.Name, err)
+	}
+	unstructured.RemoveNestedField(fields, "metadata", "creationTimestamp") // of the zero time: not ours to set
+	whole := client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: fields})
+	if err := p.r.Client.Apply(ctx, whole, client.FieldOwner(manifests.FieldManager), client.ForceOwnership); err != nil {
 		return fmt.Errorf("application %s: inventory cannot be written: %w", p.app.Name, err)
 	}
 	return nil

@@ -22,7 +22,7 @@ const attempting = "SANDBOX_TEST_ATTEMPT"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(attempting) != "" {
-		attempt()
+		attempt(os.Getenv(attempting) == "true")
 		return
 	}
 	os.Exit(m.Run())
@@ -91,9 +91,13 @@ func attempts() []struct {
 	}
 }
 
-func attempt() {
+// attempt tries what has to fail. What seccomp alone forbids is not tried without it: a program that had itself traced stops
+// at its next signal, for a tracer that does not know of it.
+func attempt(seccomp bool) {
 	for _, a := range attempts() {
-		fmt.Printf("%s: %v\n", a.name, a.try())
+		if seccomp || !a.seccomp {
+			fmt.Printf("%s: %v\n", a.name, a.try())
+		}
 	}
 }
 
@@ -117,7 +121,7 @@ func TestSystemCalls(t *testing.T) {
 	if err := program.Close(); err != nil {
 		t.Fatal(err)
 	}
-	result, out := w.sh("./attempt", func(s *sandbox.Spec) { s.Env = []string{attempting + "=yes"} })
+	result, out := w.sh("./attempt", func(s *sandbox.Spec) { s.Env = []string{fmt.Sprintf("%s=%t", attempting, seccomp)} })
 	if result.ExitCode != 0 {
 		t.Fatalf("%+v\n%s", result, out)
 	}

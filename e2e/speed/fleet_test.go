@@ -167,11 +167,13 @@ func (f *fleet) allReady() {
 // since returns what was asked for since a time, once nothing has been asked for a while.
 func (f *fleet) since(start time.Time) []world.Request {
 	f.Helper()
+	begun := time.Now()
 	f.must(world.Eventually(f.Context(), 2*time.Minute, func() error {
-		if time.Since(start) < quiet {
+		from := time.Now().Add(-quiet)
+		if from.Before(begun) {
 			return errors.New("too early to tell")
 		}
-		requests, err := f.Requests(time.Now().Add(-quiet))
+		requests, err := f.Requests(from)
 		if err == nil && len(requests) > 0 {
 			err = fmt.Errorf("still at work: %s and %d more", requests[0], len(requests)-1)
 		}

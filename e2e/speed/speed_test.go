@@ -107,7 +107,11 @@ func (f *fleet) firstApply() time.Duration {
 	f.push(f.apps()...)
 	f.allReady()
 	took := time.Since(start)
-	f.since(time.Now())
+	kinds := map[string]int{}
+	for _, r := range f.since(start) {
+		kinds[r.Verb+" "+r.Resource]++
+	}
+	f.B.Logf("first apply: %v", kinds)
 	return took
 }
 

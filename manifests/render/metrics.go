@@ -1,6 +1,7 @@
 package render
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,12 +27,27 @@ func newMetrics(registry prometheus.Registerer) (metrics, error) {
 	if registry == nil {
 		return m, nil
 	}
-	for _, collector := range []prometheus.Collector{m.total, m.seconds} {
-		if err := registry.Register(collector); err != nil {
-			return m, fmt.Errorf("renderer: metrics: %w", err)
+	var err error
+	if m.total, err = registered(registry, m.total); err != nil {
+		return m, err
+	}
+	m.seconds, err = registered(registry, m.seconds)
+	return m, err
+}
+
+// registered returns the collector that counts: where server and agent are one process, they share it.
+func registered[C prometheus.Collector](registry prometheus.Registerer, collector C) (C, error) {
+	err := registry.Register(collector)
+	var there prometheus.AlreadyRegisteredError
+	if errors.As(err, &there) {
+		if earlier, same := there.ExistingCollector.(C); same {
+			return earlier, nil
 		}
 	}
-	return m, nil
+	if err != nil {
+		return collector, fmt.Errorf("renderer: metrics: %w", err)
+	}
+	return collector, nil
 }
 
 func (m metrics) observe(result Result, err error, took time.Duration) {
