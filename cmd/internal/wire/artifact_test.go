@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,12 +15,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/go-logr/logr"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -32,11 +29,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"github.com/slipway-cd/slipway/cmd/internal/wire"
 	"github.com/slipway-cd/slipway/e2e/cluster"
 	"github.com/slipway-cd/slipway/e2e/world"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
@@ -69,37 +64,13 @@ func TestSourcesBesidesGit(t *testing.T) {
 	})
 	b := &registryBed{T: t, World: w, charts: newChartHost(t)}
 	b.must(w.Install(t.Context()))
-	b.start()
+	_, err = w.StartAgent(t.Context(), world.AgentOptions{})
+	b.must(err)
 	t.Run("an artifact is followed, fails, and waits for a person", b.artifact)
 	t.Run("without a signature it is not followed", b.signed)
 	t.Run("a chart from a repository over HTTP", b.chartOverHTTP)
 	t.Run("a chart from a registry", b.chartInRegistry)
 	t.Run("what cannot be meant is refused", b.refused)
-}
-
-func (b *registryBed) start() {
-	b.Helper()
-	kubeconfig, err := b.Cluster.UserKubeconfig(world.AgentUser)
-	b.must(err)
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	b.must(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	agent, err := wire.NewAgent(ctx, wire.AgentOptions{
-		Config: config, Cluster: world.ClusterName, Namespace: world.Namespace, CacheDir: filepath.Join(b.Dir, "agent"),
-		Metrics: "0", Health: "0", Log: logr.Discard(),
-	})
-	if err != nil {
-		cancel()
-		b.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- agent.Run(ctx) }()
-	b.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			b.Errorf("agent: %v", err)
-		}
-	})
 }
 
 func (b *registryBed) artifact(t *testing.T) {
