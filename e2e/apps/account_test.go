@@ -49,7 +49,7 @@ func TestServiceAccount(t *testing.T) {
 	s.ready()
 
 	// It may not delete, so that nothing is pruned.
-	s.commit("Without the setting", world.Remove("apps/team/settings.yaml"), s.file("calm.yaml", calm))
+	s.commit("Without the setting", world.Remove("apps/team/settings.yaml"), world.Remove("apps/team/migrate.yaml"), s.file("calm.yaml", calm))
 	s.says(v1alpha1.ReasonApplyFailed, "ConfigMap team/settings", "cannot delete")
 	if got := s.setting(); got != "three" {
 		t.Errorf("the setting is %q", got)
