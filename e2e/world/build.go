@@ -116,7 +116,7 @@ func (w *World) StartWorker(ctx context.Context, b Build, name, failpoint string
 	if err != nil {
 		return nil, err
 	}
-	return w.Run(name, binary, []string{"worker", "--config", b.Worker, "--name", name, "--data", filepath.Join(w.Dir, name)}, env)
+	return w.Run(name, binary, []string{"worker", "--config", b.Worker, "--name", name, "--data", name}, env)
 }
 
 // Policy is the ImagePolicy that lets images of the sample's own pipeline run only if this server has signed them.

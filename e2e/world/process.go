@@ -74,7 +74,7 @@ type Process struct {
 	err  error
 }
 
-// Run starts a program that dies with this one.
+// Run starts a program in the folder of the World. It dies with this one.
 func (w *World) Run(name, program string, args, env []string) (*Process, error) {
 	dir, err := w.folder("logs")
 	if err != nil {
@@ -86,7 +86,7 @@ func (w *World) Run(name, program string, args, env []string) (*Process, error) 
 		return nil, err
 	}
 	p.cmd = exec.Command(program, args...) //nolint:noctx // ended by Kill
-	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Env, p.cmd.Dir = append(os.Environ(), env...), w.Dir
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

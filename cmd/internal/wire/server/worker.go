@@ -84,6 +84,10 @@ func (t *tools) close() { _ = t.sandbox.Close() } // it only gives a lock free
 
 func newWorker(ctx context.Context, p workerParts) (*tools, *run.Worker, error) {
 	name := cmp.Or(p.config.Worker.Name, hostName())
+	var err error
+	if p.data, err = filepath.Abs(p.data); err != nil { // mounts and the go command take nothing else
+		return nil, nil, err
+	}
 	cache := cmp.Or(p.config.Worker.Cache, filepath.Join(p.data, "cache"))
 	registry, secrets, err := newRegistry(p.config, cache, p.log)
 	if err != nil {
