@@ -44,7 +44,7 @@ func testAll(ctx context.Context) error {
 		}
 	}
 	heading("test bed")
-	if err := install(ctx, cosign); err != nil {
+	if err := install(ctx, cosign, kustomize, helm); err != nil {
 		return err
 	}
 	testbed, err := prepare(ctx)
@@ -77,7 +77,7 @@ func plan(root, strict bool) {
 	say("slipway: everything that CI runs, on %s/%s with %d processors", runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
 	say("  1 lint: go vet, gofumpt, staticcheck")
 	say("  2 verify: generated files, go.mod")
-	say("  3 test bed: Kubernetes, what a node needs and cosign, built once into the user's cache (8 to 13 minutes the first time)")
+	say("  3 test bed: Kubernetes, what a node needs, cosign, kustomize and helm, built once into the user's cache (8 to 13 minutes the first time)")
 	say("  4 tests with the race detector, in random order, two packages at a time")
 	say("  5 whole-system tests, one package at a time")
 	if root {

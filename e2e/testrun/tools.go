@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 )
 
 // A tool is a program that the checks use, at one version, so that they say the same everywhere.
@@ -23,11 +24,23 @@ var (
 	controllerGen = tool{"sigs.k8s.io/controller-tools/cmd/controller-gen", "v0.22.0", "CRDs and DeepCopy"}
 	govulncheck   = tool{"golang.org/x/vuln/cmd/govulncheck", "v1.9.0", "known vulnerabilities"}
 	cosign        = tool{"github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3", "signatures, by another's eyes"}
+	kustomize     = tool{"sigs.k8s.io/kustomize/kustomize/v5", "v5.8.2", "kustomizations, by another's eyes"} // the one with the libraries of go.mod
+	helm          = tool{"helm.sh/helm/v3/cmd/helm", "v3.22.0", "charts, by another's eyes"}                  // as is this one
 )
 
-func allTools() []tool { return []tool{gofumpt, staticcheck, controllerGen, govulncheck, cosign} }
+func allTools() []tool {
+	return []tool{gofumpt, staticcheck, controllerGen, govulncheck, cosign, kustomize, helm}
+}
 
-func (t tool) name() string { return path.Base(t.pkg) }
+// name is that of the program: the last element of its package that is not a major version.
+func (t tool) name() string {
+	if base := path.Base(t.pkg); !major.MatchString(base) {
+		return base
+	}
+	return path.Base(path.Dir(t.pkg))
+}
+
+var major = regexp.MustCompile(`^v[0-9]+$`)
 
 // path is below the user's cache, by version and by the Go that built it: analysers read what their own Go knows.
 func (t tool) path(goVersion string) (string, error) {

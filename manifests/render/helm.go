@@ -35,6 +35,9 @@ func renderChart(repo *repository, spec Spec) ([]located, error) {
 	if err != nil {
 		return nil, &Error{Path: path.Join(spec.Path, "Chart.yaml"), Cause: err}
 	}
+	if kind := loaded.Metadata.Type; kind != "" && kind != "application" {
+		return nil, &Error{Path: path.Join(spec.Path, "Chart.yaml"), Cause: fmt.Errorf("a chart of type %s has no objects of its own (name it in the dependencies of one that has)", kind)}
+	}
 	if err := checkSchemas(loaded, spec.Path); err != nil {
 		return nil, err
 	}

@@ -12,12 +12,16 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/provenance"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	kyaml "sigs.k8s.io/kustomize/kyaml/yaml"
 
 	"github.com/slipway-cd/slipway/gitsource"
 )
+
+// kustomizeVersion is the release of the command that has the libraries of go.mod.
+const kustomizeVersion = "v5.8.2"
 
 func kustomizationNames() []string { return konfig.RecognizedKustomizationFileNames() }
 
@@ -48,9 +52,22 @@ func kustomized(repo *repository, files filesys.FileSystem, root, name string) (
 		if err := utiljson.Unmarshal(encoded, &content); err != nil {
 			return nil, &Error{Path: name, Cause: err}
 		}
-		objects = append(objects, located{object: &unstructured.Unstructured{Object: content}, path: name})
+		object := &unstructured.Unstructured{Object: content}
+		honestManager(object)
+		objects = append(objects, located{object: object, path: name})
 	}
 	return objects, nil
+}
+
+// honestManager corrects the label that the build metadata option managedByLabel sets. kustomize takes the version of
+// whatever program it is part of, which here may be no label value ("(devel)", "v1.2.3+dirty") and would be another one in
+// each release of Slipway.
+func honestManager(object *unstructured.Unstructured) {
+	labels := object.GetLabels()
+	if labels[konfig.ManagedbyLabelKey] == "kustomize-"+provenance.GetProvenance().Semver() {
+		labels[konfig.ManagedbyLabelKey] = "kustomize-" + kustomizeVersion
+		object.SetLabels(labels)
+	}
 }
 
 // kustomizeError says what is wrong and where. kustomize wraps each cause in all

@@ -43,7 +43,7 @@ import (
 
 // version is part of every memo key. Change it with anything that changes what
 // a Snapshot renders to, the versions of kustomize and Helm included.
-const version = "2 kustomize-0.21.2 helm-3.22.0"
+const version = "3 kustomize-0.21.2 helm-3.22.0"
 
 // Limits of one render. They are named in the error that reports them.
 const (
