@@ -2,6 +2,7 @@ package apply
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -44,11 +45,14 @@ type Health struct {
 }
 
 // judged says whether the health of a kind depends on more than being there.
-// Its watch then carries whole objects.
+// Its watch then carries whole objects. Custom resources are judged: their
+// controllers tell by conditions how they are. Services and PodDisruptionBudgets
+// are not: all that kstatus waits for with them is what the API server or a
+// controller fills in at once.
 func judged(kind schema.GroupKind) bool {
 	switch kind.Group {
 	case "apps":
-		return kind.Kind == "Deployment" || kind.Kind == "StatefulSet" || kind.Kind == "DaemonSet"
+		return kind.Kind == "Deployment" || kind.Kind == "StatefulSet" || kind.Kind == "DaemonSet" || kind.Kind == "ReplicaSet"
 	case "batch":
 		return kind.Kind == "Job"
 	case "":
@@ -60,11 +64,17 @@ func judged(kind schema.GroupKind) bool {
 	case v1alpha1.Group:
 		return kind.Kind == "Rollout"
 	}
-	return false
+	return isCustom(kind)
 }
 
-// HealthOf judges a whole object: Rollouts by the verdict on their Bundle, Jobs by how they ended, all
-// others by the conventions of kstatus. Objects of kinds that are not judged are Healthy.
+// isCustom tells the kinds that others define by their group: the groups of Kubernetes have no dot or end in .k8s.io.
+func isCustom(kind schema.GroupKind) bool {
+	return kind.Group != v1alpha1.Group && strings.Contains(kind.Group, ".") && !strings.HasSuffix(kind.Group, ".k8s.io")
+}
+
+// HealthOf judges a whole object: Rollouts by the verdict on their Bundle, Jobs and Pods by how they ended, all
+// others by the conventions of kstatus. Objects of kinds that are not judged are Healthy, as are custom resources
+// whose status does not follow those conventions: it says nothing by them.
 func HealthOf(object *unstructured.Unstructured) Health {
 	ref := manifests.RefOf(object)
 	switch {
@@ -74,10 +84,17 @@ func HealthOf(object *unstructured.Unstructured) Health {
 		return Health{State: Progressing, Message: "is being deleted"}
 	case ref.Group == v1alpha1.Group:
 		return rolloutHealth(object)
-	case ref.Kind == "Job":
+	case ref.Group == "batch":
 		return jobHealth(object)
+	case ref.Group == "":
+		if health, known := podHealth(object); known {
+			return health
+		}
 	}
 	result, err := status.Compute(object)
+	if err != nil && isCustom(ref.GroupKind()) {
+		return Health{State: Healthy, Message: "its status follows no convention"}
+	}
 	if err != nil {
 		return Health{Message: err.Error()}
 	}
@@ -128,6 +145,39 @@ func jobHealth(object *unstructured.Unstructured) Health {
 		return Health{State: Failed, Message: fmt.Sprintf("Job failed: %v: %v", condition["reason"], condition["message"])}
 	}
 	return Health{State: Progressing, Message: "has not ended"}
+}
+
+// podHealth knows what kstatus takes in another way: a Pod that ended badly by itself has failed, and one that finds or
+// keeps no node waits, since that is not the doing of its version.
+func podHealth(object *unstructured.Unstructured) (health Health, known bool) {
+	if object.GetKind() != "Pod" {
+		return Health{}, false
+	}
+	phase, _, _ := unstructured.NestedString(object.Object, "status", "phase")
+	switch phase {
+	case "Failed":
+		// A reason other than its own deadline is its node's: eviction, preemption, shutdown, refusal.
+		reason, _, _ := unstructured.NestedString(object.Object, "status", "reason")
+		if reason != "" && reason != "DeadlineExceeded" {
+			return Health{State: Progressing, Message: "Pod was ended by its node: " + reason}, true
+		}
+		return Health{State: Failed, Message: strings.TrimSuffix("Pod failed: "+reason, ": ")}, true
+	case "Pending":
+		if scheduled := condition(object, "PodScheduled"); scheduled["status"] == "False" {
+			return Health{State: Progressing, Message: fmt.Sprintf("Pod has no node: %v", scheduled["message"])}, true
+		}
+	}
+	return Health{}, false
+}
+
+func condition(object *unstructured.Unstructured, kind string) map[string]any {
+	conditions, _, _ := unstructured.NestedSlice(object.Object, "status", "conditions")
+	for _, item := range conditions {
+		if condition, _ := item.(map[string]any); condition["type"] == kind {
+			return condition
+		}
+	}
+	return nil
 }
 
 // jobEnd is the condition that says how a Job ended; nil while it has not.
