@@ -32,7 +32,7 @@ var layers = map[layer][]string{
 	value: {
 		"gitsource", "gitsource/follow", "gitsource/forge", "gitsource/revert", "gitsource/signature", "gitsource/trailer",
 		"manifests", "manifests/v1alpha1", "manifests/install",
-		"reconciler/plan", "reconciler/expression", "rollout/analysis",
+		"reconciler/plan", "reconciler/expression", "reconciler/appset", "rollout/analysis",
 		"promoter/edit", "promoter/environment", "promoter/undo",
 		"builder", "builder/pipeline", "console/chain", "policy",
 	},

@@ -21,6 +21,10 @@ import (
 const (
 	// LabelApplication is on every object that Slipway applies: the name of its Application.
 	LabelApplication = "slipway.dev/application"
+	// LabelApplicationSet is on every Application that an ApplicationSet made: the name of the set.
+	LabelApplicationSet = "slipway.dev/applicationset"
+	// AnnotationTemplated is on these, too: the digest of what the set last asked for.
+	AnnotationTemplated = "slipway.dev/applicationset-digest"
 	// AnnotationWave orders objects within an apply: an integer, lower first, default 0.
 	AnnotationWave = "slipway.dev/wave"
 	// AnnotationPrune set to "disabled" keeps an object, to "enabled" allows pruning of a kind that is kept by default.

@@ -70,6 +70,7 @@ type ApplicationSpec struct {
 	Images ImageRules `json:"images,omitempty"`
 	// Timeout for the health of an apply; when it ends without a definite failure the result is Inconclusive.
 	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="want a duration such as 5m, and none below zero"
 	Timeout metav1.Duration `json:"timeout,omitempty"`
 	// HealthChecks judge kinds by conditions of your own.
 	// +kubebuilder:validation:MaxItems=50

@@ -25,6 +25,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&ImagePolicy{}, &ImagePolicyList{},
 		&OCISource{}, &OCISourceList{},
 		&ChartSource{}, &ChartSourceList{},
+		&ApplicationSet{}, &ApplicationSetList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion())
 	return nil
