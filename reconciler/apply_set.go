@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests"
@@ -190,10 +191,13 @@ func (p *pass) plan(ctx context.Context, want desired, owned plan.Inventory) (pl
 
 func (d desired) unsettled() bool { return len(d.inUse) > 0 }
 
-// weights counts a pruned Application with all that it owns.
+// weights counts a pruned Application with all that it owns, and an ApplicationSet with all Applications that it made.
 func (p *pass) weights(ctx context.Context, owned plan.Inventory) map[manifests.Ref]int {
 	weights := map[manifests.Ref]int{}
 	for ref := range owned {
+		if ref.Group == v1alpha1.Group && ref.Kind == "ApplicationSet" {
+			weights[ref] = p.weightOfSet(ctx, ref)
+		}
 		if ref.Group != v1alpha1.Group || ref.Kind != "Application" {
 			continue
 		}
@@ -203,6 +207,17 @@ func (p *pass) weights(ctx context.Context, owned plan.Inventory) map[manifests.
 		}
 	}
 	return weights
+}
+
+func (p *pass) weightOfSet(ctx context.Context, ref manifests.Ref) int {
+	var made v1alpha1.ApplicationList
+	weight := 1
+	if p.r.Client.List(ctx, &made, client.InNamespace(ref.Namespace), client.MatchingLabels{manifests.LabelApplicationSet: ref.Name}) == nil {
+		for i := range made.Items {
+			weight += max(1, made.Items[i].Status.Objects)
+		}
+	}
+	return weight
 }
 
 func (p *pass) planFailed(err error) (bool, ctrl.Result, error) {

@@ -191,7 +191,7 @@ func keptKind(ref manifests.Ref) bool {
 	case "apiextensions.k8s.io":
 		return ref.Kind == "CustomResourceDefinition"
 	case v1alpha1.Group:
-		return ref.Kind == "Application"
+		return ref.Kind == "Application" || ref.Kind == "ApplicationSet"
 	}
 	return false
 }

@@ -126,6 +126,8 @@ func newManager(o AgentOptions) (manager.Manager, error) {
 			&corev1.Secret{}:        inputs,
 			&v1alpha1.OCISource{}:   own,
 			&v1alpha1.ChartSource{}: own,
+
+			&v1alpha1.ApplicationSet{}: own,
 		}},
 	})
 	if err != nil {
@@ -195,7 +197,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	if err != nil {
 		return err
 	}
-	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, sources))
+	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr), reconciler.NewApplicationSet(applications).SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, sources))
 }
 
 // addHooks listens at once, so that a port that is taken is told at the start.
