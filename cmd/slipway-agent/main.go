@@ -15,9 +15,11 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 
@@ -36,6 +38,8 @@ func main() {
 
 type flags struct {
 	kubeconfig, cluster, namespace, cacheDir, metrics, health, webhooks, server, serverCA, key, registryLogins string
+	elect                                                                                                      bool
+	lease                                                                                                      time.Duration
 }
 
 func command() *cobra.Command {
@@ -65,6 +69,8 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&f.serverCA, "server-ca", "", "PEM file with the certificate authority of the server")
 	cmd.Flags().StringVar(&f.key, "key", "", "PEM file with the Ed25519 key that signs revert requests (required with --server)")
 	cmd.Flags().StringVar(&f.registryLogins, "registry-logins", "", "file as docker login writes it, to read the signatures of images that an ImagePolicy covers; may be missing")
+	cmd.Flags().BoolVar(&f.elect, "leader-elect", inCluster(), "let several agents of this cluster agree, by the Lease "+wire.LeaseName+", on one that works (default: true in a pod)")
+	cmd.Flags().DurationVar(&f.lease, "lease-duration", wire.DefaultLease, "how long the others wait for a leader that has died")
 	_ = cmd.MarkFlagRequired("cluster")
 	return cmd
 }
@@ -85,6 +91,11 @@ func run(ctx context.Context, f flags) error {
 		Config: kube, Cluster: f.cluster, Namespace: f.namespace, CacheDir: f.cacheDir,
 		Metrics: f.metrics, Health: f.health, Webhooks: f.webhooks, Server: f.server, RegistryLogins: f.registryLogins, Log: log,
 	}
+	if f.elect {
+		if options.Lease = f.lease; f.lease < wire.LeastLease {
+			return fmt.Errorf("--lease-duration %s: want at least %s", f.lease, wire.LeastLease)
+		}
+	}
 	if f.server != "" {
 		if options.Key, err = readKey(f.key); err != nil {
 			return err
@@ -98,6 +109,12 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	return agent.Run(ctx)
+}
+
+// inCluster reports whether this is a pod with a service account.
+func inCluster() bool {
+	_, err := rest.InClusterConfig()
+	return err == nil
 }
 
 func readKey(path string) (ed25519.PrivateKey, error) {

@@ -70,6 +70,7 @@ written to a file, the public key is committed to the environment repo.`,
 	flags.StringVar(&o.SecretName, "secret", "", "Secret with username and password for the repo")
 	flags.StringVar(&o.AgentUser, "agent-user", "", "user of an agent that runs outside of the cluster")
 	flags.StringVar(&o.AgentImage, "agent-image", "", "image of an agent that runs in the cluster")
+	flags.IntVar(&o.Replicas, "replicas", 2, "agents in the cluster, of which one works and the others wait for it to die")
 	flags.StringVar(&o.Server, "server", "", "URL of slipway-server, which then carries out reverts")
 	flags.BoolVar(&apply, "apply", false, "apply instead of printing")
 	flags.StringVar(&newKey, "new-key", "", "enrol the agent: write a new private key to this file, commit the public one")

@@ -26,7 +26,10 @@ func (r Request) String() string {
 
 // Requests reads from the audit log what the agent's user asked for since a time,
 // watches and leases left out. The World must have been started with AuditLog.
-func (w *World) Requests(since time.Time) ([]Request, error) {
+func (w *World) Requests(since time.Time) ([]Request, error) { return w.RequestsOf(AgentUser, since) }
+
+// RequestsOf is Requests of another user.
+func (w *World) RequestsOf(user string, since time.Time) ([]Request, error) {
 	file, err := os.Open(w.Cluster.AuditLog())
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
@@ -42,7 +45,7 @@ func (w *World) Requests(since time.Time) ([]Request, error) {
 			ObjectRef                struct{ Resource, Subresource, Namespace, Name string }
 			RequestReceivedTimestamp time.Time
 		}
-		if json.Unmarshal(lines.Bytes(), &event) != nil || event.User.Username != AgentUser || event.Verb == "watch" ||
+		if json.Unmarshal(lines.Bytes(), &event) != nil || event.User.Username != user || event.Verb == "watch" ||
 			event.ObjectRef.Resource == "leases" || event.RequestReceivedTimestamp.Before(since) {
 			continue
 		}

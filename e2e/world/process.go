@@ -2,6 +2,7 @@ package world
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,6 +111,12 @@ func (w *World) Run(name, program string, args, env []string) (*Process, error) 
 	return p, nil
 }
 
+// Freeze makes the process and its children stand still, as a machine short of memory does; Thaw lets them go on.
+func (p *Process) Freeze() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (p *Process) Thaw() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }
+
 // Kill ends the process and its children as if by kill -9 and waits until it is gone.
 func (p *Process) Kill() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
@@ -185,6 +192,8 @@ func (p *Process) Usage() (Usage, error) {
 // AgentOptions of one run of the agent.
 type AgentOptions struct {
 	Failpoint string   // stop exactly there; empty for the shipped binary
+	User      string   // whose rights it has; default AgentUser
+	Name      string   // of the process and of its cache; default slipway-agent
 	Args      []string // more flags
 }
 
@@ -198,13 +207,13 @@ func (w *World) StartAgent(ctx context.Context, o AgentOptions) (*Process, error
 	if err != nil {
 		return nil, err
 	}
-	kubeconfig, err := w.Cluster.UserKubeconfig(AgentUser)
+	kubeconfig, err := w.Cluster.UserKubeconfig(cmp.Or(o.User, AgentUser))
 	if err != nil {
 		return nil, err
 	}
 	args := []string{
 		"--cluster", ClusterName, "--kubeconfig", kubeconfig, "--namespace", Namespace,
-		"--cache-dir", filepath.Join(w.Dir, "agent"), "--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0",
+		"--cache-dir", filepath.Join(w.Dir, cmp.Or(o.Name, "agent")), "--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0",
 	}
-	return w.Run("slipway-agent", binary, append(args, o.Args...), env)
+	return w.Run(cmp.Or(o.Name, "slipway-agent"), binary, append(args, o.Args...), env)
 }

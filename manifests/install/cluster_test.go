@@ -124,7 +124,8 @@ func (b *bed) version(object *unstructured.Unstructured) string {
 	if err := b.admin.Get(b.Context(), client.ObjectKeyFromObject(object), live); err != nil {
 		b.Fatal(err)
 	}
-	if object.GetKind() == "CustomResourceDefinition" || object.GetKind() == "Deployment" || object.GetKind() == "Namespace" {
+	switch object.GetKind() {
+	case "CustomResourceDefinition", "Deployment", "Namespace", "PodDisruptionBudget":
 		return "" // controllers write their status meanwhile
 	}
 	return live.GetResourceVersion()
@@ -194,6 +195,7 @@ func (b *bed) work(t *testing.T) {
 		`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"shop","namespace":"shop"},"data":{"a":"b"}}`,
 		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"shop","namespace":"shop"}}`,
 		`{"apiVersion":"slipway.dev/v1alpha1","kind":"Inventory","metadata":{"name":"demo-0","namespace":"slipway-system"},"spec":{"application":"demo"}}`,
+		`{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"slipway-agent","namespace":"slipway-system"},"spec":{"holderIdentity":"trial"}}`,
 		`{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"Role","metadata":{"name":"shop","namespace":"shop"},"rules":[{"apiGroups":["apps"],"resources":["deployments"],"verbs":["get","patch"]}]}`,
 		`{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding","metadata":{"name":"shop","namespace":"shop"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"shop"},"subjects":[{"kind":"ServiceAccount","name":"default","namespace":"shop"}]}`,
 	} {

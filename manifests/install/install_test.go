@@ -27,7 +27,7 @@ func TestManifests(t *testing.T) {
 		"inside":  {Cluster: "production-eu", URL: "https://git.example/fleet.git", SecretName: "fleet", AgentImage: agentImage},
 		"server": {
 			Cluster: "production-eu", URL: "https://git.example/fleet.git", Branch: "live", Path: "fleet/eu", Namespace: "delivery",
-			AgentImage: agentImage, Server: "https://slipway.example",
+			AgentImage: agentImage, Server: "https://slipway.example", Replicas: 1,
 		},
 	} {
 		objects, err := install.Manifests(o)
@@ -99,6 +99,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		{func(o *install.Options) { o.AgentUser = "system:anonymous" }, "agent user"},
 		{func(o *install.Options) { o.AgentUser = "a\nb" }, "agent user"},
 		{func(o *install.Options) { o.AgentImage = "a b" }, "agent image"},
+		{func(o *install.Options) { o.Replicas = -1 }, "replicas"},
+		{func(o *install.Options) { o.Replicas = 6 }, "replicas"},
 		{func(o *install.Options) { o.Server = "https://slipway.example" }, "agent image"},
 		{func(o *install.Options) { o.AgentImage, o.Server = agentImage, "slipway.example" }, "server: want https"},
 	} {

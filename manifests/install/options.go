@@ -26,6 +26,8 @@ type Options struct {
 	AgentUser string
 	// AgentImage runs the agent in the cluster; empty for an agent outside.
 	AgentImage string
+	// Replicas of the agent in the cluster, of which one works; default 2.
+	Replicas int
 	// Server is the URL of slipway-server for the agent in the cluster; empty for one that
 	// pushes reverts itself. The agent's key is then in the Secret slipway-agent-key, as key.pem.
 	Server string
@@ -35,6 +37,7 @@ type Options struct {
 func (o Options) complete() (Options, error) {
 	o.Branch = cmp.Or(o.Branch, "main")
 	o.Namespace = cmp.Or(o.Namespace, "slipway-system")
+	o.Replicas = cmp.Or(o.Replicas, 2)
 	o.Path = cmp.Or(o.Path, path.Join("clusters", o.Cluster))
 	return o, errors.Join(
 		fault("cluster", o.Cluster, validation.IsDNS1123Label(o.Cluster)...),
@@ -45,6 +48,7 @@ func (o Options) complete() (Options, error) {
 		o.checkSecret(),
 		checkUser(o.AgentUser),
 		checkWord("agent image", o.AgentImage),
+		o.checkReplicas(),
 		o.checkServer(),
 	)
 }
@@ -96,6 +100,16 @@ func checkUser(user string) error {
 		return fault("agent user", user, "everybody who reaches the API server would have the agent's rights")
 	}
 	return checkWord("agent user", user)
+}
+
+// mostReplicas is more than anybody needs: all but one of them only wait.
+const mostReplicas = 5
+
+func (o Options) checkReplicas() error {
+	if o.Replicas < 1 || o.Replicas > mostReplicas {
+		return fmt.Errorf("replicas %d: want 1 to %d (one works, the others wait for it to die)", o.Replicas, mostReplicas)
+	}
+	return nil
 }
 
 func (o Options) checkServer() error {

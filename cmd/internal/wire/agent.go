@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -56,7 +55,10 @@ type AgentOptions struct {
 	RegistryLogins string
 	// HTTP trusts the server's certificate.
 	HTTP *http.Client
-	Log  logr.Logger
+	// Lease makes several agents of a cluster agree on one that works: how long the others wait for one that has died. Zero
+	// for an agent that is alone.
+	Lease time.Duration
+	Log   logr.Logger
 	// Now is the clock of all loops; default time.Now.
 	Now func() time.Time
 }
@@ -78,7 +80,8 @@ func NewAgent(ctx context.Context, o AgentOptions) (*Agent, error) {
 	o.Config = rest.CopyConfig(o.Config)
 	o.Config.QPS, o.Config.Burst = -1, -1 // the API server's priority and fairness decides, not a client-side guess
 	o.Config.UserAgent = "slipway-agent/" + Version
-	mgr, err := newManager(o)
+	unfenced := rest.CopyConfig(o.Config)
+	mgr, err := newManager(&o)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +97,7 @@ func NewAgent(ctx context.Context, o AgentOptions) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := addLoops(ctx, mgr, o, renderer); err != nil {
+	if err := addLoops(ctx, mgr, o, unfenced, renderer); err != nil {
 		return nil, errors.Join(err, renderer.pool.Close())
 	}
 	return &Agent{manager: mgr, renderer: renderer}, nil
@@ -105,7 +108,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	return errors.Join(a.manager.Start(ctx), a.renderer.pool.Close())
 }
 
-func newManager(o AgentOptions) (manager.Manager, error) {
+func newManager(o *AgentOptions) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
@@ -113,7 +116,7 @@ func newManager(o AgentOptions) (manager.Manager, error) {
 	own := cache.ByObject{Namespaces: map[string]cache.Config{o.Namespace: {}}}
 	inputs := own
 	inputs.Transform = inputMetadata
-	mgr, err := ctrl.NewManager(o.Config, ctrl.Options{
+	options := ctrl.Options{
 		Scheme:                 scheme,
 		Logger:                 o.Log,
 		Metrics:                metricsserver.Options{BindAddress: o.Metrics},
@@ -129,7 +132,11 @@ func newManager(o AgentOptions) (manager.Manager, error) {
 
 			&v1alpha1.ApplicationSet{}: own,
 		}},
-	})
+	}
+	if err := elect(o, &options); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	mgr, err := ctrl.NewManager(o.Config, options)
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
@@ -148,7 +155,7 @@ func filled(c cache.Cache) healthz.Checker {
 	}
 }
 
-func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer *renderer) error {
+func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, unfenced *rest.Config, renderer *renderer) error {
 	applier, err := apply.New(apply.Options{Config: o.Config, Manager: manifests.FieldManager})
 	if err != nil {
 		return err
@@ -197,28 +204,8 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, renderer
 	if err != nil {
 		return err
 	}
-	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr), reconciler.NewApplicationSet(applications).SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, sources))
-}
-
-// addHooks listens at once, so that a port that is taken is told at the start.
-func addHooks(ctx context.Context, mgr manager.Manager, o AgentOptions, sources *reconciler.SourceReconciler) error {
-	if o.Webhooks == "" || o.Webhooks == "0" {
-		return nil
-	}
-	hooks := &sourceHooks{
-		sources: mgr.GetClient(), secrets: mgr.GetAPIReader(), namespace: o.Namespace, nudge: sources.Nudge, log: o.Log.WithName("webhook"), now: o.Now,
-		known: map[string]knownSecret{},
-	}
-	handler, err := hooks.handler()
-	if err != nil {
-		return err
-	}
-	var listens net.ListenConfig
-	listener, err := listens.Listen(ctx, "tcp", o.Webhooks)
-	if err != nil {
-		return fmt.Errorf("webhooks: %w (choose another --webhook-address)", err)
-	}
-	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return serveHooks(ctx, listener, handler) }))
+	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr),
+		reconciler.NewApplicationSet(applications).SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, unfenced, sources))
 }
 
 // fluxMetrics registers the collectors of fluxcd/pkg/runtime, once for each process.

@@ -12,12 +12,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/slipway-cd/slipway/gitsource/forge"
 	"github.com/slipway-cd/slipway/gitsource/forge/webhook"
+	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/policy"
+	"github.com/slipway-cd/slipway/reconciler"
 )
 
 const (
@@ -34,7 +38,7 @@ type sourceHooks struct {
 	sources   client.Reader // cached
 	secrets   client.Reader // uncached
 	namespace string
-	nudge     func(ctx context.Context, url string)
+	nudge     func(ctx context.Context, url string) error
 	log       logr.Logger
 	now       func() time.Time
 
@@ -103,9 +107,71 @@ func (s *sourceHooks) accept(ctx context.Context, push forge.Push) error {
 	if err != nil {
 		return err
 	}
-	s.nudge(ctx, source.Spec.URL)
+	return s.nudge(ctx, source.Spec.URL)
+}
+
+// addHooks listens at once, so that a port that is taken is told at the start.
+func addHooks(ctx context.Context, mgr manager.Manager, o AgentOptions, unfenced *rest.Config, sources *reconciler.SourceReconciler) error {
+	if o.Webhooks == "" || o.Webhooks == "0" {
+		return nil
+	}
+	direct, err := client.New(unfenced, client.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return fmt.Errorf("webhooks: %w", err)
+	}
+	hooks := &sourceHooks{
+		sources: mgr.GetClient(), secrets: mgr.GetAPIReader(), namespace: o.Namespace, log: o.Log.WithName("webhook"), now: o.Now,
+		known: map[string]knownSecret{},
+	}
+	hooks.nudge = func(ctx context.Context, url string) error {
+		select {
+		case <-mgr.Elected():
+			sources.Nudge(ctx, url)
+			return nil
+		default:
+			return hooks.passOn(ctx, direct, url)
+		}
+	}
+	handler, err := hooks.handler()
+	if err != nil {
+		return err
+	}
+	var listens net.ListenConfig
+	listener, err := listens.Listen(ctx, "tcp", o.Webhooks)
+	if err != nil {
+		return fmt.Errorf("webhooks: %w (choose another --webhook-address)", err)
+	}
+	return mgr.Add(everywhere(func(ctx context.Context) error { return serveHooks(ctx, listener, handler) }))
+}
+
+// passOn has the leading agent look, by the annotation with which `slipway reconcile` asks: a Service leads webhooks to any
+// agent, and the one that waits has no loop of its own. It is the one thing that such an agent writes.
+func (s *sourceHooks) passOn(ctx context.Context, direct client.Client, url string) error {
+	var sources v1alpha1.GitSourceList
+	if err := s.sources.List(ctx, &sources, client.InNamespace(s.namespace)); err != nil {
+		return err
+	}
+	asked := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, manifests.AnnotationReconcile, s.now().UTC().Format(time.RFC3339Nano))
+	for i := range sources.Items {
+		source := &sources.Items[i]
+		if source.Spec.URL != url {
+			continue
+		}
+		if err := direct.Patch(ctx, source.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(asked))); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("gitsource %s: a push cannot be told to the leading agent: %w", source.Name, err)
+		}
+	}
 	return nil
 }
+
+// everywhere is a runnable of agents that do not lead, too.
+type everywhere func(context.Context) error
+
+// Start runs it.
+func (e everywhere) Start(ctx context.Context) error { return e(ctx) }
+
+// NeedLeaderElection is false.
+func (everywhere) NeedLeaderElection() bool { return false }
 
 // serveHooks serves until ctx ends. Its messages are signed, not secret: TLS is up to what stands before it.
 func serveHooks(ctx context.Context, listener net.Listener, handler http.Handler) error {
