@@ -130,30 +130,40 @@ func TestBrokenEntries(t *testing.T) {
 		failures []string // "origin|name|part of the message"
 	}{
 		{
-			"an unknown variable", template("", "apps/{{values.reigon}}"), []v1alpha1.ApplicationSetEntry{entry("a", "region", "x"), entry("b", "reigon", "x")},
-			[]string{"b"}, []string{"list entry a|a|template.spec.path: there is no variable {{values.reigon}}; the nearest is {{values.region}}"},
+			"an unknown variable", template("", "apps/{{values.reigon}}"),
+			[]v1alpha1.ApplicationSetEntry{entry("a", "region", "x"), entry("b", "reigon", "x")},
+			[]string{"b"},
+			[]string{"list entry a|a|template.spec.path: there is no variable {{values.reigon}}; the nearest is {{values.region}}"},
 		},
 		{
-			"a list has no paths", template("", "{{path}}"), []v1alpha1.ApplicationSetEntry{entry("a")},
-			nil, []string{"list entry a|a|there is no variable {{path}}; the nearest is {{name}}"},
+			"a list has no paths", template("", "{{path}}"),
+			[]v1alpha1.ApplicationSetEntry{entry("a")},
+			nil,
+			[]string{"list entry a|a|there is no variable {{path}}; the nearest is {{name}}"},
 		},
 		{
-			"a name that is not known", template("{{values.x}}", "a"), []v1alpha1.ApplicationSetEntry{entry("a"), entry("b", "x", "c")},
-			[]string{"c"}, []string{"list entry a||template.metadata.name: there is no variable {{values.x}}"},
+			"a name that is not known", template("{{values.x}}", "a"),
+			[]v1alpha1.ApplicationSetEntry{entry("a"), entry("b", "x", "c")},
+			[]string{"c"},
+			[]string{"list entry a||template.metadata.name: there is no variable {{values.x}}"},
 		},
 		{
-			"names that cannot be", template("", "a"), []v1alpha1.ApplicationSetEntry{entry("A"), entry("ok"), entry("a_b"), entry(long)},
+			"names that cannot be", template("", "a"),
+			[]v1alpha1.ApplicationSetEntry{entry("A"), entry("ok"), entry("a_b"), entry(long)},
 			[]string{"ok"},
 			[]string{`list entry A|A|the name "A": want lower-case`, "list entry a_b|a_b|want lower-case", "list entry " + long + "|" + long + "|has 64 characters, and at most 63"},
 		},
 		{
-			"one name twice", template("{{values.x}}", "a"), []v1alpha1.ApplicationSetEntry{entry("a", "x", "same"), entry("b", "x", "same"), entry("c", "x", "other")},
+			"one name twice", template("{{values.x}}", "a"),
+			[]v1alpha1.ApplicationSetEntry{entry("a", "x", "same"), entry("b", "x", "same"), entry("c", "x", "other")},
 			[]string{"other"},
 			[]string{`list entry a|same|list entry a and list entry b both come to the name "same"`, `list entry b|same|list entry b and list entry a both`},
 		},
 		{
-			"braces that do not close", template("", "apps/{{name"), []v1alpha1.ApplicationSetEntry{entry("a")},
-			nil, []string{`list entry a|a|template.spec.path: {{ without }}; for a "{{" that stays write "{{{{"`},
+			"braces that do not close", template("", "apps/{{name"),
+			[]v1alpha1.ApplicationSetEntry{entry("a")},
+			nil,
+			[]string{`list entry a|a|template.spec.path: {{ without }}; for a "{{" that stays write "{{{{"`},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
