@@ -89,6 +89,7 @@ type ApplicationReconciler struct {
 	seen      map[string]gitsource.Revision // that an Application was Ready at
 	contests  map[string]map[manifests.Ref]*contest
 	unwell    map[string]time.Time // since when an Application that was healthy is not
+	relations *relations
 }
 
 // NewApplication returns the loop over Applications.
@@ -121,6 +122,7 @@ func NewApplication(o ApplicationOptions) (*ApplicationReconciler, error) {
 		seen:               map[string]gitsource.Revision{},
 		contests:           map[string]map[manifests.Ref]*contest{},
 		unwell:             map[string]time.Time{},
+		relations:          newRelations(),
 	}, nil
 }
 
@@ -212,7 +214,8 @@ func (r *ApplicationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	if p.later > 0 && err == nil {
 		result = sooner(result, ctrl.Result{RequeueAfter: p.later})
 	}
-	return result, errors.Join(err, p.looked(ctx))
+	p.looked()
+	return result, err
 }
 
 // behind reports whether the cache has not yet caught up with our own last status write.
@@ -231,6 +234,7 @@ func (r *ApplicationReconciler) forget(name string) {
 	delete(r.unwell, name)
 	delete(r.seen, name)
 	delete(r.contests, name)
+	r.relations.forget(name)
 	r.Cluster.Track(name, nil)
 	r.Judge.Checks(name, nil)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/conditions"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
-	ctrl "sigs.k8s.io/controller-runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -109,10 +109,10 @@ func (p *pass) awaitsExpression(dep *v1alpha1.Application, ready *expression.Exp
 	return ""
 }
 
-// siblings are all Applications of the namespace, from the cache.
+// siblings are all Applications of the namespace, from the cache and not copied: they are only looked at.
 func (p *pass) siblings(ctx context.Context) (map[string]*v1alpha1.Application, error) {
 	var list v1alpha1.ApplicationList
-	if err := p.r.Client.List(ctx, &list, client.InNamespace(p.app.Namespace)); err != nil {
+	if err := p.r.Client.List(ctx, &list, client.InNamespace(p.app.Namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("application %s: other applications cannot be read: %w", p.app.Name, err)
 	}
 	apps := make(map[string]*v1alpha1.Application, len(list.Items))
@@ -134,25 +134,18 @@ func edges(apps map[string]*v1alpha1.Application) map[string][]string {
 
 // looked notes the revision that an Application has been brought to, and wakes those who wait for that: a commit
 // that changes nothing of a Ready Application is written down nowhere else.
-func (p *pass) looked(ctx context.Context) error {
+func (p *pass) looked() {
 	if !conditions.IsReady(p.app) || p.tip.ID == "" || p.r.seenBy(p.app.Name).ID == p.tip.ID {
-		return nil
+		return
 	}
 	p.r.mu.Lock()
 	p.r.seen[p.app.Name] = p.tip
 	p.r.mu.Unlock()
-	apps, err := p.siblings(ctx)
-	if err != nil {
-		return err
-	}
-	for name, app := range apps {
-		for _, dependency := range app.Spec.DependsOn {
-			if dependency.Name == p.app.Name && name != p.app.Name { // Ready or not: its own pass may be under way
-				p.r.Changed(client.ObjectKeyFromObject(app))
-			}
+	for _, name := range p.r.relations.dependentsOf(p.app.Name) {
+		if name != p.app.Name { // Ready or not: its own pass may be under way
+			p.r.Changed(types.NamespacedName{Namespace: p.app.Namespace, Name: name})
 		}
 	}
-	return nil
 }
 
 func (r *ApplicationReconciler) seenBy(app string) gitsource.Revision {
@@ -163,18 +156,16 @@ func (r *ApplicationReconciler) seenBy(app string) gitsource.Revision {
 
 // ofDependency lists the Applications that a change of another one may be about: who depends on it, also over others,
 // since a circle may be cut anywhere.
-func (r *ApplicationReconciler) ofDependency(ctx context.Context, changed client.Object) []reconcile.Request {
-	p := &pass{r: r, app: &v1alpha1.Application{}}
-	p.app.Namespace = changed.GetNamespace()
-	apps, err := p.siblings(ctx)
-	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "dependents cannot be listed")
+func (r *ApplicationReconciler) ofDependency(_ context.Context, changed client.Object) []reconcile.Request {
+	app, is := changed.(*v1alpha1.Application)
+	if !is {
 		return nil
 	}
-	requests := inConflict(changed.GetName(), apps)
-	for _, name := range plan.Dependents(changed.GetName(), edges(apps)) {
-		if name != changed.GetName() {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(apps[name])})
+	r.relations.note(app)
+	var requests []reconcile.Request
+	for _, name := range append(r.relations.inConflict(), plan.Dependents(app.Name, r.relations.edges())...) {
+		if name != app.Name {
+			requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: app.Namespace, Name: name}})
 		}
 	}
 	return requests

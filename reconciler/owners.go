@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests"
@@ -155,17 +152,4 @@ func (p *pass) tellOwners(in plan.In) {
 	for name := range names {
 		p.r.Changed(types.NamespacedName{Namespace: p.app.Namespace, Name: name})
 	}
-}
-
-// inConflict lists the Applications that another one keeps something from: when one goes, they may take it over.
-func inConflict(except string, apps map[string]*v1alpha1.Application) []reconcile.Request {
-	var requests []reconcile.Request
-	for _, app := range apps {
-		if app.Name != except && slices.ContainsFunc(app.Status.Conditions, func(c metav1.Condition) bool {
-			return c.Type == v1alpha1.ConditionReady && c.Reason == v1alpha1.ReasonOwnedByAnother
-		}) {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(app)})
-		}
-	}
-	return requests
 }

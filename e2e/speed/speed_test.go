@@ -39,7 +39,7 @@ func (f *fleet) measure() {
 	requests, cpu := f.unrelated(10)
 	commits := f.oneOfThem(30)
 	ready, patched := f.restart()
-	heals := f.drift(500)
+	heals := f.drift(min(500, 2*f.n)) // whoever undoes three heals in a row is left alone for a while
 	usage, err := f.agent.Usage()
 	f.must(err)
 	ms := func(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }

@@ -29,6 +29,7 @@ type Watcher struct {
 
 	mu      sync.Mutex
 	tracked map[manifests.Ref]tracked
+	using   map[schema.GroupKind]int // how many of tracked are of a kind
 	apps    map[types.NamespacedName]plan.Inventory
 	checks  map[string]map[schema.GroupKind]expression.Health // by the name of the Application, as in its label
 	kinds   map[schema.GroupKind]*kindWatch
@@ -68,6 +69,7 @@ func NewWatcher(ctx context.Context, a *Applier, notify Notify) *Watcher {
 			workqueue.NewTypedItemExponentialFailureRateLimiter[manifests.Ref](200*time.Millisecond, 30*time.Second),
 		),
 		tracked:   map[manifests.Ref]tracked{},
+		using:     map[schema.GroupKind]int{},
 		apps:      map[types.NamespacedName]plan.Inventory{},
 		checks:    map[string]map[schema.GroupKind]expression.Health{},
 		kinds:     map[schema.GroupKind]*kindWatch{},
@@ -94,13 +96,18 @@ func (w *Watcher) Track(app types.NamespacedName, owned plan.Inventory) {
 	for ref := range w.apps[app] {
 		if _, still := owned[ref]; !still && w.tracked[ref].app == app {
 			delete(w.tracked, ref)
+			w.using[ref.GroupKind()]--
 			delete(w.left, ref)
 			delete(w.recent, ref)
 		}
 	}
 	for ref, entry := range owned {
-		if t, taken := w.tracked[ref]; taken && t.app != app && t.entry.UID != "" && entry.UID == "" {
+		t, taken := w.tracked[ref]
+		if taken && t.app != app && t.entry.UID != "" && entry.UID == "" {
 			continue // it is only wanted here: whoever owns it must go on to hear of it
+		}
+		if !taken {
+			w.using[ref.GroupKind()]++
 		}
 		w.tracked[ref] = tracked{app: app, entry: entry}
 	}
@@ -117,22 +124,24 @@ func (w *Watcher) Track(app types.NamespacedName, owned plan.Inventory) {
 
 // addKinds notes the kinds in use and lets go of the others. The caller holds mu.
 func (w *Watcher) addKinds() {
-	used := map[schema.GroupKind]bool{}
-	for ref := range w.tracked {
-		used[ref.GroupKind()] = true
-	}
-	for kind := range used {
+	for kind, objects := range w.using {
+		if objects == 0 {
+			delete(w.using, kind)
+			continue
+		}
 		k := w.kinds[kind]
 		if k == nil {
 			k = &kindWatch{kind: kind, settled: make(chan struct{})}
 			w.kinds[kind] = k
 		}
-		if _, err := w.applier.mapper.lookup(kind, ""); err == nil && meta.IsNoMatchError(k.err) {
-			k.retryAt = time.Time{} // it is served since
+		if k.err != nil && meta.IsNoMatchError(k.err) {
+			if _, err := w.applier.mapper.lookup(kind, ""); err == nil {
+				k.retryAt = time.Time{} // it is served since
+			}
 		}
 	}
 	for kind, k := range w.kinds {
-		if !used[kind] {
+		if w.using[kind] == 0 {
 			k.stop()
 			delete(w.kinds, kind)
 		}
