@@ -48,7 +48,7 @@ fuzz: ## run each fuzz target for FUZZTIME (default 10s); PKG=./some/package for
 
 .PHONY: bench
 bench: ## run the benchmarks; PKG=./some/package for fewer
-	go test -run '^$$' -bench . -benchmem $(PKG)
+	go test -run '^$$' -bench . -benchmem -timeout 60m $(PKG)
 
 .PHONY: tools
 tools: ## install the tools that the other targets use into the user's cache
