@@ -100,13 +100,14 @@ func (s *Source) Reading(ctx context.Context, query string, at time.Time) (analy
 	return reading, nil
 }
 
-// Requests reads the counters of all and of bad requests at the same time, so that they fit together.
+// Requests reads the counters of all and of bad requests at the same time, so that they fit together. A scrape may become
+// visible between the two queries: the bad ones are read first, so that none is ever counted without being among all.
 func (s *Source) Requests(ctx context.Context, total, bad string, at time.Time) (analysis.Requests, error) {
-	all, err := s.Reading(ctx, total, at)
+	some, err := s.Reading(ctx, bad, at)
 	if err != nil {
 		return analysis.Requests{}, err
 	}
-	some, err := s.Reading(ctx, bad, at)
+	all, err := s.Reading(ctx, total, at)
 	if err != nil {
 		return analysis.Requests{}, err
 	}
