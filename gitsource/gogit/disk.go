@@ -3,10 +3,12 @@ package gogit
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -20,10 +22,69 @@ import (
 type storage struct {
 	*filesystem.Storage
 	folder string
+	refs   *refs
 }
 
 func open(folder string) storage {
-	return storage{Storage: filesystem.NewStorage(osfs.New(folder), cache.NewObjectLRU(objectCache)), folder: folder}
+	return storage{Storage: filesystem.NewStorage(osfs.New(folder), cache.NewObjectLRU(objectCache)), folder: folder, refs: &refs{}}
+}
+
+// refs are our own refs as they are on disk, once they were read: each pin is a file, and a thousand of them must not be
+// read for each fetch.
+type refs struct {
+	mu    sync.Mutex
+	known map[plumbing.ReferenceName]plumbing.Hash // nil: not read yet
+}
+
+// localRefs returns the refs below refs/slipway/. The map is the caller's.
+func localRefs(disk storage) (map[plumbing.ReferenceName]plumbing.Hash, error) {
+	disk.refs.mu.Lock()
+	defer disk.refs.mu.Unlock()
+	if disk.refs.known != nil {
+		return maps.Clone(disk.refs.known), nil
+	}
+	iter, err := disk.IterReferences()
+	if err != nil {
+		return nil, err
+	}
+	found := map[plumbing.ReferenceName]plumbing.Hash{}
+	err = iter.ForEach(func(ref *plumbing.Reference) error {
+		if ref.Type() == plumbing.HashReference && strings.HasPrefix(string(ref.Name()), "refs/slipway/") {
+			found[ref.Name()] = ref.Hash()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	disk.refs.known = found
+	return maps.Clone(found), nil
+}
+
+// SetReference writes a ref of ours. What became of one that could not be written is read from the disk.
+func (d storage) SetReference(ref *plumbing.Reference) error {
+	d.refs.mu.Lock()
+	defer d.refs.mu.Unlock()
+	if err := d.Storage.SetReference(ref); err != nil {
+		d.refs.known = nil
+		return err
+	}
+	if d.refs.known != nil {
+		d.refs.known[ref.Name()] = ref.Hash()
+	}
+	return nil
+}
+
+// RemoveReference removes a ref of ours.
+func (d storage) RemoveReference(name plumbing.ReferenceName) error {
+	d.refs.mu.Lock()
+	defer d.refs.mu.Unlock()
+	if err := d.Storage.RemoveReference(name); err != nil {
+		d.refs.known = nil
+		return err
+	}
+	delete(d.refs.known, name)
+	return nil
 }
 
 func create(folder string) (storage, error) {

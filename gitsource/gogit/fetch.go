@@ -298,7 +298,7 @@ func (s *Store) request(disk storage, offered *capability.List, w want) (*packp.
 	}
 	request.Shallows = shallow
 	for _, hash := range refs {
-		if !slices.Contains(w.ids, hash) && disk.has(hash) && !slices.Contains(request.Haves, hash) {
+		if !slices.Contains(w.ids, hash) && !slices.Contains(request.Haves, hash) && disk.has(hash) {
 			request.Haves = append(request.Haves, hash)
 		}
 	}

@@ -18,21 +18,6 @@ const (
 	healthyPrefix = "refs/slipway/healthy/" // + a pin's name
 )
 
-func localRefs(disk storage) (map[plumbing.ReferenceName]plumbing.Hash, error) {
-	iter, err := disk.IterReferences()
-	if err != nil {
-		return nil, err
-	}
-	refs := map[plumbing.ReferenceName]plumbing.Hash{}
-	err = iter.ForEach(func(ref *plumbing.Reference) error {
-		if ref.Type() == plumbing.HashReference && strings.HasPrefix(string(ref.Name()), "refs/slipway/") {
-			refs[ref.Name()] = ref.Hash()
-		}
-		return nil
-	})
-	return refs, err
-}
-
 // flat makes one path element of a name, so that "a" and "a/b" can follow each
 // other: refs are files, and a file is in the way of a folder.
 func flat(name string) string {

@@ -1,6 +1,7 @@
 package gogit
 
 import (
+	"bytes"
 	"compress/zlib"
 	"context"
 	"crypto/sha1" //nolint:gosec // the format of packs
@@ -83,7 +84,7 @@ func (s *Store) takeAlong(ctx context.Context, old, fresh storage) error {
 	maps.DeleteFunc(pins, func(name plumbing.ReferenceName, _ plumbing.Hash) bool {
 		return !strings.HasPrefix(string(name), healthyPrefix)
 	})
-	commits := slices.Collect(maps.Values(pins))
+	commits := slices.Compact(slices.SortedFunc(maps.Values(pins), func(a, b plumbing.Hash) int { return bytes.Compare(a[:], b[:]) })) // many pin the same
 	if err := carry(old, fresh, commits); err != nil {
 		for _, commit := range commits { // each for itself: one may be broken
 			if err := carry(old, fresh, []plumbing.Hash{commit}); err == nil {
