@@ -23,7 +23,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/slipway-cd/slipway/gitsource"
@@ -71,7 +70,7 @@ type ApplicationOptions struct {
 	Failpoint func(name string)
 	// Metrics by the conventions of fluxcd/pkg/runtime; the zero value records nothing.
 	Metrics fluxcontroller.Metrics
-	// Concurrency is how many Applications are worked on at once; default 8.
+	// Concurrency is how many Applications are worked on at once; default 24.
 	Concurrency int
 }
 
@@ -89,6 +88,9 @@ type ApplicationReconciler struct {
 	seen      map[string]gitsource.Revision // that an Application was Ready at
 	contests  map[string]map[manifests.Ref]*contest
 	unwell    map[string]time.Time // since when an Application that was healthy is not
+	settled   map[string]settled
+	opened    map[types.UID]opened // by source
+	stored    storedInventories
 	relations *relations
 }
 
@@ -105,7 +107,7 @@ func NewApplication(o ApplicationOptions) (*ApplicationReconciler, error) {
 		return nil, errors.New("application reconciler: the image policy has no rule, so nothing could ever be applied")
 	}
 	if o.Concurrency == 0 {
-		o.Concurrency = 8
+		o.Concurrency = 24
 	}
 	if o.Failpoint == nil {
 		o.Failpoint = func(string) {}
@@ -122,6 +124,8 @@ func NewApplication(o ApplicationOptions) (*ApplicationReconciler, error) {
 		seen:               map[string]gitsource.Revision{},
 		contests:           map[string]map[manifests.Ref]*contest{},
 		unwell:             map[string]time.Time{},
+		settled:            map[string]settled{},
+		opened:             map[types.UID]opened{},
 		relations:          newRelations(),
 	}, nil
 }
@@ -151,20 +155,6 @@ func (r *ApplicationReconciler) Changed(name types.NamespacedName) {
 	r.changed <- event.GenericEvent{Object: app}
 }
 
-func (r *ApplicationReconciler) ofSource(ctx context.Context, src client.Object) []reconcile.Request {
-	var apps v1alpha1.ApplicationList
-	if err := r.Client.List(ctx, &apps, client.InNamespace(src.GetNamespace())); err != nil {
-		return nil
-	}
-	var requests []reconcile.Request
-	for i := range apps.Items {
-		if ref := apps.Items[i].Spec.SourceRef; ref.Name == src.GetName() && !ref.IsArtifact() {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&apps.Items[i])})
-		}
-	}
-	return requests
-}
-
 // revisionChanged lets pass what makes a difference to Applications: a new revision, or the first one.
 func revisionChanged() predicate.Predicate {
 	return predicate.Funcs{
@@ -178,6 +168,7 @@ func revisionChanged() predicate.Predicate {
 
 // Reconcile brings one Application one step further and writes its status once, if it changed.
 func (r *ApplicationReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	r.unsettle(req.Name)
 	var app v1alpha1.Application
 	if err := r.Client.Get(ctx, req.NamespacedName, &app); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -211,10 +202,11 @@ func (r *ApplicationReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	if writeErr := p.writeStatus(ctx); writeErr != nil {
 		return ctrl.Result{}, errors.Join(err, writeErr)
 	}
+	p.looked()
+	p.rest(result, err) // last: from here on a commit may pass it by
 	if p.later > 0 && err == nil {
 		result = sooner(result, ctrl.Result{RequeueAfter: p.later})
 	}
-	p.looked()
 	return result, err
 }
 
@@ -233,6 +225,7 @@ func (r *ApplicationReconciler) forget(name string) {
 	delete(r.written, name)
 	delete(r.unwell, name)
 	delete(r.seen, name)
+	delete(r.settled, name)
 	delete(r.contests, name)
 	r.relations.forget(name)
 	r.Cluster.Track(name, nil)

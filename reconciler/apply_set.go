@@ -9,7 +9,7 @@ import (
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -72,6 +72,7 @@ func (p *pass) carryOut(ctx context.Context, todo plan.Plan) (bool, ctrl.Result,
 		if err := p.saveInventory(ctx, todo.Intended()); err != nil {
 			return false, ctrl.Result{}, err
 		}
+		p.changed = true
 		result, applyErr = p.r.Cluster.Apply(ctx, todo)
 		p.healed(result.Changes)
 	}
@@ -123,7 +124,11 @@ func (p *pass) want(ctx context.Context, set manifests.Set, revision gitsource.R
 			return desired{}, err
 		}
 	}
-	want.set, err = manifests.NewSet(objects)
+	held := make([]*unstructured.Unstructured, len(objects))
+	for i, object := range objects {
+		held[i] = WithFinalizer(object, p.app.Namespace)
+	}
+	want.set, err = manifests.NewSet(held)
 	if err != nil {
 		return desired{}, err
 	}
@@ -263,42 +268,4 @@ func (p *pass) reportDrift(ctx context.Context, todo plan.Plan) {
 		}
 		p.event(corev1.EventTypeWarning, v1alpha1.ReasonDrift, "%s: %s; healing (%s)", action.Ref, p.r.Judge.Explain(ctx, action.Object), action.Reason)
 	}
-}
-
-// loadInventory returns what this Application owns: as this process last wrote it, else as it is stored.
-func (p *pass) loadInventory(ctx context.Context) (plan.Inventory, error) {
-	p.r.mu.Lock()
-	known, found := p.r.inventory[p.app.Name]
-	p.r.mu.Unlock()
-	if found {
-		return known, nil
-	}
-	var entries []v1alpha1.InventoryEntry
-	for shard := 0; ; shard++ {
-		var stored v1alpha1.Inventory
-		err := p.r.Secrets.Get(ctx, p.shardKey(shard), &stored)
-		if apierrors.IsNotFound(err) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("application %s: inventory cannot be read: %w", p.app.Name, err)
-		}
-		entries = append(entries, stored.Spec.Entries...)
-	}
-	inventory, err := plan.FromEntries(entries)
-	if err != nil {
-		return nil, fmt.Errorf("application %s: inventory: %w", p.app.Name, err)
-	}
-	p.remember(inventory)
-	return inventory, nil
-}
-
-func (p *pass) remember(inventory plan.Inventory) {
-	p.r.mu.Lock()
-	defer p.r.mu.Unlock()
-	p.r.inventory[p.app.Name] = inventory
-}
-
-func (p *pass) shardKey(shard int) types.NamespacedName {
-	return types.NamespacedName{Namespace: p.app.Namespace, Name: fmt.Sprintf("%s-%d", p.app.Name, shard)}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -89,6 +90,39 @@ func credentialsOf(protocol string, data map[string][]byte) (Credentials, error)
 	trimmed := func(key string) string { return strings.TrimSpace(string(data[key])) }
 	c.App = &GitHubApp{ID: trimmed(keyAppID), Installation: trimmed(keyAppInstallation), PrivateKey: secret(keyAppPrivateKey), BaseURL: trimmed(keyAppBaseURL)}
 	return c, nil
+}
+
+// opened is the repository of a source, as long as neither its spec nor its Secret changes.
+type opened struct {
+	generation int64
+	secret     string // its resourceVersion
+	repository Repository
+}
+
+// open is openSource for those who come again and again: as long as the watch tells of no other version of it, the Secret is
+// not read again.
+func (r *ApplicationReconciler) open(ctx context.Context, src *v1alpha1.GitSource) (Repository, error) {
+	secret := versionOf(v1alpha1.InputSecret)
+	if src.Spec.SecretRef != nil {
+		key := types.NamespacedName{Namespace: src.Namespace, Name: src.Spec.SecretRef.Name}
+		if err := r.Client.Get(ctx, key, secret); err != nil && !apierrors.IsNotFound(err) {
+			return nil, fmt.Errorf("gitsource %s: secret %s: %w", src.Name, key.Name, err)
+		}
+	}
+	r.mu.Lock()
+	known, found := r.opened[src.UID]
+	r.mu.Unlock()
+	if found && known.generation == src.Generation && known.secret == secret.ResourceVersion {
+		return known.repository, nil
+	}
+	repository, err := openSource(ctx, r.Secrets, r.Repositories, src)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opened[src.UID] = opened{generation: src.Generation, secret: secret.ResourceVersion, repository: repository}
+	return repository, nil
 }
 
 // openSource opens the repository of src with its credentials.

@@ -3,7 +3,9 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -11,9 +13,23 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 )
+
+// WithFinalizer gives an Application that comes from Git the finalizer that it gets anyway, so that it takes no request of
+// its own. It does so only where Applications of this agent are: elsewhere nobody would ever take it away. Other objects, and
+// those that have it, are returned as they are.
+func WithFinalizer(object *unstructured.Unstructured, namespace string) *unstructured.Unstructured {
+	ref := manifests.RefOf(object)
+	if ref.Group != v1alpha1.Group || ref.Kind != "Application" || ref.Namespace != namespace || slices.Contains(object.GetFinalizers(), Finalizer) {
+		return object
+	}
+	object = object.DeepCopy()
+	object.SetFinalizers(append(object.GetFinalizers(), Finalizer))
+	return object
+}
 
 // finalize deletes or orphans what a deleted Application owns, then lets it go.
 func (r *ApplicationReconciler) finalize(ctx context.Context, app *v1alpha1.Application) (ctrl.Result, error) {
@@ -79,7 +95,7 @@ func (p *pass) unpin(ctx context.Context) error {
 	if err := p.r.Client.Get(ctx, key, &p.source); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	repository, err := openSource(ctx, p.r.Secrets, p.r.Repositories, &p.source)
+	repository, err := p.r.open(ctx, &p.source)
 	if err != nil {
 		return nil //nolint:nilerr // a pin that stays costs some bytes; the Application must be able to go
 	}

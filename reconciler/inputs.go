@@ -200,11 +200,17 @@ func (r *ApplicationReconciler) ofInput(kind v1alpha1.InputKind) handler.EventHa
 	})
 }
 
-// render hands the inputs of app to the Renderer.
-func (r *ApplicationReconciler) render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application) (manifests.Set, error) {
+// rendered hands the inputs of app to the Renderer.
+func (r *ApplicationReconciler) rendered(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application) (Rendered, error) {
 	found, err := r.inputs.of(ctx, r.Client, r.Secrets, app)
 	if err != nil {
-		return manifests.Set{}, err
+		return Rendered{}, err
 	}
 	return r.Renderer.Render(ctx, snapshot, app, found)
+}
+
+// render is rendered for those who ask for the Set alone.
+func (r *ApplicationReconciler) render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application) (manifests.Set, error) {
+	rendered, err := r.rendered(ctx, snapshot, app)
+	return rendered.Set, err
 }

@@ -42,10 +42,13 @@ type pass struct {
 	tip        gitsource.Revision
 	tipTree    gitsource.Snapshot
 	tipSet     manifests.Set
+	tipReads   gitsource.Reads
 	hooks      []plan.Hook // of the tip's Set
 	vanished   []manifests.Ref
 	later      time.Duration // come back then, whatever else is up
 	handing    plan.In       // of the last plan, for whom it concerns
+	changed    bool          // something was applied in this pass
+	news       string        // of it, not told yet
 }
 
 // Pause is the break-glass pause of AnnotationPause.
@@ -71,11 +74,12 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 	if ok, result, err := p.fetch(ctx); !ok {
 		return result, err
 	}
-	set, err := p.r.render(ctx, p.tipTree, p.app)
+	rendered, err := p.r.rendered(ctx, p.tipTree, p.app)
 	if err != nil {
 		return p.renderFailed(ctx, err)
 	}
-	p.tipSet = set
+	set := rendered.Set
+	p.tipSet, p.tipReads = set, rendered.Reads
 	if !p.checks() {
 		return ctrl.Result{}, nil
 	}
@@ -117,7 +121,7 @@ func (p *pass) fetch(ctx context.Context) (bool, ctrl.Result, error) {
 		p.progressing(v1alpha1.ReasonSourceNotReady, "gitsource %s has no revision yet", key.Name)
 		return false, ctrl.Result{}, nil
 	}
-	repository, err := openSource(ctx, p.r.Secrets, p.r.Repositories, &p.source)
+	repository, err := p.r.open(ctx, &p.source)
 	if err != nil {
 		return false, ctrl.Result{}, err
 	}

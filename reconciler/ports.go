@@ -65,7 +65,14 @@ type Repositories interface {
 
 // Renderer turns the path of an Application, with the inputs that it names, into a Set.
 type Renderer interface {
-	Render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application, inputs []Input) (manifests.Set, error)
+	Render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application, inputs []Input) (Rendered, error)
+}
+
+// Rendered is a Set, and the answers of the tree that it was made from: with the same spec and inputs, a tree that gives
+// the same ones renders to it again.
+type Rendered struct {
+	Set   manifests.Set
+	Reads gitsource.Reads
 }
 
 // Cluster observes and changes live state.

@@ -24,24 +24,14 @@ const (
 
 // entry is one Set with the reads that it depends on.
 type entry struct {
-	reads []read
+	reads gitsource.Reads
 	set   manifests.Set
 	size  int // of the Set as JSON, in bytes
 }
 
-// holds reports whether all reads still give the same answers.
-func (e entry) holds(tree gitsource.Tree) (bool, error) {
-	for _, one := range e.reads {
-		if same, err := one.holds(tree); err != nil || !same {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
 // stored is an entry on disk.
 type stored struct {
-	Reads   []read           `json:"reads"`
+	Reads   gitsource.Reads  `json:"reads"`
 	Digest  manifests.Digest `json:"digest"`
 	Objects json.RawMessage  `json:"objects"`
 }
@@ -109,7 +99,7 @@ func (m *memo) trim() error {
 // find returns the newest entry of key that holds for tree.
 func (m *memo) find(key string, tree gitsource.Tree) (entry, bool, error) {
 	for _, candidate := range m.candidates(key) {
-		same, err := candidate.holds(tree)
+		same, err := candidate.reads.Hold(tree)
 		if err != nil {
 			return entry{}, false, err
 		}

@@ -52,7 +52,7 @@ func TestMemo(t *testing.T) {
 		if result.Memoised != step.memo {
 			t.Errorf("%s: memoised %t", step.name, result.Memoised)
 		}
-		if result.Reads == 0 {
+		if len(result.Reads) == 0 {
 			t.Errorf("%s: no reads", step.name)
 		}
 	}

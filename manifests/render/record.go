@@ -9,43 +9,18 @@ import (
 	"github.com/slipway-cd/slipway/gitsource"
 )
 
-// read is one recorded answer of a Tree. An empty ID says that only the kind
-// mattered: a folder was walked through, a file was found to be there.
-type read struct {
-	Path string              `json:"p"`
-	Kind gitsource.EntryKind `json:"k,omitempty"`
-	ID   gitsource.ObjectID  `json:"i,omitempty"`
-}
-
-// holds reports whether tree still gives the recorded answer.
-func (r read) holds(tree gitsource.Tree) (bool, error) {
-	found, err := tree.Entry(r.Path)
-	if err != nil {
-		return false, err
-	}
-	return plainKind(found.Kind) == r.Kind && (r.ID == "" || r.ID == found.ID), nil
-}
-
-// plainKind drops the executable bit, which no renderer sees.
-func plainKind(kind gitsource.EntryKind) gitsource.EntryKind {
-	if kind == gitsource.Executable {
-		return gitsource.File
-	}
-	return kind
-}
-
 // recorder answers a child from a Tree and keeps what it answered. It follows
 // links itself, one step at a time, so that each step is recorded and none leaves the tree.
 type recorder struct {
 	tree    gitsource.Tree
 	entries map[string]gitsource.Entry
-	reads   map[string]read
+	reads   map[string]gitsource.Read
 	bytes   int64
 	count   int
 }
 
 func newRecorder(tree gitsource.Tree) *recorder {
-	return &recorder{tree: tree, entries: map[string]gitsource.Entry{}, reads: map[string]read{}}
+	return &recorder{tree: tree, entries: map[string]gitsource.Entry{}, reads: map[string]gitsource.Read{}}
 }
 
 // answer serves one request. The error is the tree's: nobody knows what is in
@@ -68,7 +43,7 @@ func (r *recorder) answer(request message) (message, []byte, error) {
 	if refusal != nil {
 		return refuse(request.Path, refusal)
 	}
-	answer.Path, answer.Kind = resolved, plainKind(found.Kind)
+	answer.Path, answer.Kind = resolved, found.Kind.Plain()
 	switch {
 	case request.Op == opRead && answer.Kind == gitsource.File:
 		if found.Size > maxFileBytes {
@@ -187,19 +162,19 @@ func (r *recorder) note(name string, kind gitsource.EntryKind, id gitsource.Obje
 	if id == "" {
 		id = known.ID
 	}
-	r.reads[name] = read{Path: name, Kind: plainKind(kind), ID: id}
+	r.reads[name] = gitsource.Read{Path: name, Kind: kind.Plain(), ID: id}
 }
 
 // recorded returns the reads by path. What is below a listed folder is left
 // out: the folder's tree id covers it.
-func (r *recorder) recorded() []read {
-	reads := make([]read, 0, len(r.reads))
+func (r *recorder) recorded() gitsource.Reads {
+	reads := make(gitsource.Reads, 0, len(r.reads))
 	for _, one := range r.reads {
 		if !r.covered(one.Path) {
 			reads = append(reads, one)
 		}
 	}
-	slices.SortFunc(reads, func(a, b read) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(reads, func(a, b gitsource.Read) int { return strings.Compare(a.Path, b.Path) })
 	return reads
 }
 

@@ -76,8 +76,8 @@ type Spec struct {
 // Result is a rendered Set.
 type Result struct {
 	Set      manifests.Set
-	Memoised bool // no rendering was needed
-	Reads    int  // recorded reads that the Set depends on
+	Memoised bool            // no rendering was needed
+	Reads    gitsource.Reads // that the Set depends on
 }
 
 // Error is a mistake in the repository or the Spec: rendering again gives the
@@ -181,7 +181,7 @@ func (r *Renderer) render(ctx context.Context, tree gitsource.Tree, spec Spec) (
 	if found, ok, err := r.memo.find(key, tree); err != nil {
 		return Result{}, fmt.Errorf("%s: %w", spec.Path, err)
 	} else if ok {
-		return Result{Set: found.set, Memoised: true, Reads: len(found.reads)}, nil
+		return Result{Set: found.set, Memoised: true, Reads: found.reads}, nil
 	}
 	reader := newRecorder(tree)
 	content, err := r.work(ctx, spec, reader)
@@ -203,7 +203,7 @@ func (r *Renderer) render(ctx context.Context, tree gitsource.Tree, spec Spec) (
 	reads := reader.recorded()
 	// A memo that cannot be written costs the next start a render, nothing more.
 	r.memo.keep(key, entry{reads: reads, set: set, size: len(content)}, content, spec.sensitive() || holdsSecret(set))
-	return Result{Set: set, Reads: len(reads)}, nil
+	return Result{Set: set, Reads: reads}, nil
 }
 
 // normalised returns spec in the form that is memoised.

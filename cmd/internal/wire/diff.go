@@ -85,7 +85,8 @@ func (d *Differ) Render(ctx context.Context, snapshot gitsource.Snapshot, app *v
 	if err != nil {
 		return manifests.Set{}, err
 	}
-	return d.renderer.Render(ctx, snapshot, app, inputs)
+	rendered, err := d.renderer.Render(ctx, snapshot, app, inputs)
+	return rendered.Set, err
 }
 
 // Diff renders app at snapshot and asks the API server what applying it would change. Nothing is changed.
@@ -177,7 +178,7 @@ func (t *trial) all(ctx context.Context) []tried {
 // object tries one object. The verb is empty if nothing would change.
 func (t *trial) object(ctx context.Context, object *unstructured.Unstructured) (Difference, error) {
 	ref := manifests.RefOf(object)
-	applier, want := t.applier, plan.Labelled(object, t.app.Name)
+	applier, want := t.applier, reconciler.WithFinalizer(plan.Labelled(object, t.app.Name), t.app.Namespace)
 	if t.bundled[ref] {
 		var err error
 		applier = t.rollout

@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/slipway-cd/slipway/gitsource"
-	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/render"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/reconciler"
@@ -37,7 +36,7 @@ func newRenderer(memoDir, kubeVersion string, metrics prometheus.Registerer) (*r
 }
 
 // Render renders the path of app.
-func (r *renderer) Render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application, inputs []reconciler.Input) (manifests.Set, error) {
+func (r *renderer) Render(ctx context.Context, snapshot gitsource.Snapshot, app *v1alpha1.Application, inputs []reconciler.Input) (reconciler.Rendered, error) {
 	result, err := r.pool.Render(ctx, snapshot, render.Spec{
 		Path:        app.Spec.Path,
 		Application: app.Name,
@@ -53,9 +52,9 @@ func (r *renderer) Render(ctx context.Context, snapshot gitsource.Snapshot, app 
 	})
 	var mistake *render.Error
 	if errors.As(err, &mistake) {
-		return manifests.Set{}, userMistake{err}
+		return reconciler.Rendered{}, userMistake{err}
 	}
-	return result.Set, err
+	return reconciler.Rendered{Set: result.Set, Reads: result.Reads}, err
 }
 
 // revealed is what the render children get, and nobody else.

@@ -35,11 +35,11 @@ func (d *RenderedDiff) Rendered(ctx context.Context, folder string, from, to git
 	for i, snapshot := range []gitsource.Snapshot{from, to} {
 		app := &v1alpha1.Application{}
 		app.Name, app.Spec.Path = "rendered", folder
-		set, err := d.renderer.Render(ctx, snapshot, app, nil)
+		rendered, err := d.renderer.Render(ctx, snapshot, app, nil)
 		if err != nil {
 			return "", err
 		}
-		if sets[i], err = unlabelled(set); err != nil {
+		if sets[i], err = unlabelled(rendered.Set); err != nil {
 			return "", err
 		}
 	}
