@@ -186,7 +186,10 @@ func (p *pass) runTip(ctx context.Context) (ctrl.Result, error) {
 		return result, err
 	}
 	p.applied(ctx)
-	health := p.health()
+	health := p.healthSoon(ctx)
+	if health.state != HealthHealthy {
+		p.tellApplied("")
+	}
 	switch health.state {
 	case HealthFailed:
 		if healthy := p.app.Status.Healthy; healthy != nil && healthy.SetDigest == p.app.Status.Applied.SetDigest {
@@ -196,6 +199,7 @@ func (p *pass) runTip(ctx context.Context) (ctrl.Result, error) {
 		return p.fail(ctx, health)
 	case HealthHealthy:
 		if done, result, err := p.postApply(ctx); !done {
+			p.tellApplied("")
 			return result, err
 		}
 		return ctrl.Result{}, p.healthy(ctx)
@@ -231,7 +235,15 @@ func (p *pass) applied(ctx context.Context) {
 	if len(p.app.Status.History) > historyLength {
 		p.app.Status.History = p.app.Status.History[:historyLength]
 	}
-	p.event(corev1.EventTypeNormal, "Applied", "applied %s (set %s)", p.tip, p.tipSet.Digest.Short())
+	p.news = fmt.Sprintf("applied %s (set %s)", p.tip, p.tipSet.Digest.Short())
+}
+
+// tellApplied writes the Event on what was applied in this pass, with what is known to have become of it.
+func (p *pass) tellApplied(outcome string) {
+	if p.news != "" {
+		p.event(corev1.EventTypeNormal, "Applied", "%s%s", p.news, outcome)
+	}
+	p.news = ""
 }
 
 const historyLength = 10
@@ -251,11 +263,15 @@ func (p *pass) healthy(ctx context.Context) error {
 		now := metav1.Time{Time: p.r.Now()}
 		p.app.Status.Healthy = &v1alpha1.SetRef{Revision: applied.Revision, SetDigest: applied.SetDigest, At: &now}
 		p.verdict(applied.SetDigest, v1alpha1.Verdict{Outcome: v1alpha1.VerdictPass, Reason: "Healthy", Message: "all objects are healthy", At: now, SetDigest: applied.SetDigest})
-		p.event(corev1.EventTypeNormal, "Healthy", "%s is healthy", applied.Revision)
+		if p.news == "" {
+			p.event(corev1.EventTypeNormal, "Healthy", "%s is healthy", applied.Revision)
+		}
+		p.tellApplied("; it is healthy") // one Event for what is one thing to people
 	}
 	if last := p.app.Status.LastRevert; last != nil {
 		last.Settled = true
 	}
+	p.tellApplied("")
 	conditions.Delete(p.app, v1alpha1.ConditionHealthy)
 	p.ready(v1alpha1.ReasonSucceeded, "%s is applied and healthy", applied.Revision)
 	return nil
@@ -320,7 +336,32 @@ type overall struct {
 	state   HealthState
 	message string
 	failed  manifests.Ref
+	early   bool // all that is not healthy yet has not been seen yet by who judges it
 }
+
+// healthSoon is health; where something was applied just now it waits a moment for those who have not seen it yet, so that
+// what is healthy at once is written down once.
+func (p *pass) healthSoon(ctx context.Context) overall {
+	health := p.health()
+	if !p.changed {
+		return health
+	}
+	look := time.NewTicker(soon / 12)
+	defer look.Stop()
+	for end := time.After(soon); health.early; health = p.health() {
+		select {
+		case <-look.C:
+		case <-end:
+			return health
+		case <-ctx.Done():
+			return health
+		}
+	}
+	return health
+}
+
+// soon is how long controllers are given to see what was applied, before it is written down that they have not.
+const soon = 300 * time.Millisecond
 
 // health is the worst of the owned objects: a definite failure, else what is still on its way.
 func (p *pass) health() overall {
@@ -337,9 +378,13 @@ func (p *pass) health() overall {
 		if health.State == HealthFailed {
 			return overall{state: HealthFailed, message: ref.String() + ": " + health.Message, failed: ref}
 		}
-		if health.State != HealthHealthy && result.state == HealthHealthy {
-			result = overall{state: health.State, message: ref.String() + ": " + health.Message}
+		if health.State == HealthHealthy {
+			continue
 		}
+		if result.state == HealthHealthy {
+			result = overall{state: health.State, message: ref.String() + ": " + health.Message, early: true}
+		}
+		result.early = result.early && health.Early
 	}
 	return result
 }

@@ -131,6 +131,7 @@ const (
 type Health struct {
 	State   HealthState
 	Message string
+	Early   bool // of what was before: nobody has seen yet what was applied last
 }
 
 // Reverter has a revert pushed. It is asked again until Git shows the revert.

@@ -42,6 +42,9 @@ func (s HealthState) String() string {
 type Health struct {
 	State   HealthState
 	Message string
+	// Early says that this tells of what was before: the watch, or the controller of the object, has not seen yet what was
+	// applied last. That is a matter of milliseconds.
+	Early bool
 }
 
 // judged says whether the health of a kind depends on more than being there.
@@ -104,7 +107,7 @@ func HealthOf(object *unstructured.Unstructured) Health {
 	case status.FailedStatus:
 		return Health{State: Failed, Message: result.Message}
 	case status.InProgressStatus, status.TerminatingStatus, status.NotFoundStatus:
-		return Health{State: Progressing, Message: result.Message}
+		return Health{State: Progressing, Message: result.Message, Early: ref.Group == "apps" && unobserved(object)}
 	default:
 		return Health{Message: result.Message}
 	}
@@ -168,6 +171,12 @@ func podHealth(object *unstructured.Unstructured) (health Health, known bool) {
 		}
 	}
 	return Health{}, false
+}
+
+// unobserved reports whether the controller of a workload has not seen its newest spec.
+func unobserved(object *unstructured.Unstructured) bool {
+	seen, _, _ := unstructured.NestedInt64(object.Object, "status", "observedGeneration")
+	return seen < object.GetGeneration()
 }
 
 func condition(object *unstructured.Unstructured, kind string) map[string]any {

@@ -184,7 +184,7 @@ func (w *Watcher) Health(ref manifests.Ref) Health {
 		if recent.State == plan.Present && !judged(ref.GroupKind()) && !w.checked(ref.GroupKind()) {
 			return Health{State: Healthy}
 		}
-		return Health{State: Progressing, Message: "was applied just now"}
+		return Health{State: Progressing, Message: "was applied just now", Early: true}
 	}
 	if r := k.record(ref); r != nil {
 		return r.health

@@ -51,7 +51,7 @@ func (c *liveCluster) Health(ref manifests.Ref) reconciler.Health {
 		apply.Healthy:     reconciler.HealthHealthy,
 		apply.Failed:      reconciler.HealthFailed,
 	}
-	return reconciler.Health{State: states[health.State], Message: health.Message}
+	return reconciler.Health{State: states[health.State], Message: health.Message, Early: health.Early}
 }
 
 func (c *liveCluster) Tail(ctx context.Context, job manifests.Ref, uid string) (string, error) {
