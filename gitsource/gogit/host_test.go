@@ -21,7 +21,7 @@ import (
 
 // host is a real Git host: git http-backend behind net/http/cgi.
 type host struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string // bare repository
 	work    string // somebody's checkout
 	server  *httptest.Server
@@ -35,7 +35,7 @@ type host struct {
 	clock   time.Time // a minute later with each command
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	root := t.TempDir()
 	h := &host{t: t, dir: filepath.Join(root, "repo.git"), work: filepath.Join(root, "work"), clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), hanging: make(chan struct{}, 10)}
