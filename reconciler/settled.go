@@ -17,7 +17,7 @@ import (
 // the reads differently, a pass over it would change nothing. A monorepo of a thousand Applications has most of its commits
 // in one of them: the others must not even be looked at.
 type settled struct {
-	source     types.NamespacedName
+	source     types.UID
 	generation int64 // of the source: another spec may mean another repository
 	reads      gitsource.Reads
 }
@@ -38,7 +38,7 @@ func (p *pass) rest(result ctrl.Result, err error) {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
 	p.r.settled[p.app.Name] = settled{
-		source: client.ObjectKeyFromObject(&p.source), generation: p.source.Generation, reads: p.tipReads,
+		source: p.source.UID, generation: p.source.Generation, reads: p.tipReads,
 	}
 }
 
@@ -70,8 +70,12 @@ func (r *ApplicationReconciler) ofSource(ctx context.Context, changed client.Obj
 	return requests
 }
 
-// arrivalOf is the commit at which a source stands now; the zero value where it cannot be read, which is for the passes to say.
+// arrivalOf is the commit at which a source stands now; the zero value where it cannot be read, or the source is gone, which
+// is for the passes to say.
 func (r *ApplicationReconciler) arrivalOf(ctx context.Context, src *v1alpha1.GitSource) gitsource.Snapshot {
+	if r.Client.Get(ctx, client.ObjectKeyFromObject(src), &v1alpha1.GitSource{}) != nil {
+		return gitsource.Snapshot{}
+	}
 	revision, err := gitsource.ParseRevision(standing(src))
 	if err != nil {
 		return gitsource.Snapshot{}
@@ -93,7 +97,7 @@ func (r *ApplicationReconciler) passBy(app string, src *v1alpha1.GitSource, tip 
 	r.mu.Lock()
 	at, is := r.settled[app]
 	r.mu.Unlock()
-	if !is || tip.Tree == nil || at.source != client.ObjectKeyFromObject(src) || at.generation != src.Generation {
+	if !is || tip.Tree == nil || at.source != src.UID || at.generation != src.Generation {
 		return nil, false
 	}
 	if same, err := at.reads.Hold(tip.Tree); err != nil || !same {

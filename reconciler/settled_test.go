@@ -4,8 +4,6 @@ import (
 	"errors"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 )
@@ -27,7 +25,7 @@ func (t tree) Entry(path string) (gitsource.Entry, error) {
 
 func TestPassBy(t *testing.T) {
 	source := &v1alpha1.GitSource{}
-	source.Namespace, source.Name, source.Generation = "slipway-system", "fleet", 3
+	source.UID, source.Generation = "fleet", 3
 	reads := gitsource.Reads{{Path: ".", Kind: gitsource.Directory}, {Path: "apps/shop", Kind: gitsource.Directory, ID: "aa"}, {Path: "apps/extra"}}
 	same := entries{".": {Kind: gitsource.Directory, ID: "22"}, "apps/shop": {Kind: gitsource.Directory, ID: "aa"}}
 	for name, c := range map[string]struct {
@@ -41,10 +39,10 @@ func TestPassBy(t *testing.T) {
 		"it is gone":                              {tree: entries{".": same["."]}},
 		"nobody knows":                            {tree: nil},
 		"the source means another repository now": {tree: same, at: func(s *settled) { s.generation = 2 }},
-		"it is of another source":                 {tree: same, at: func(s *settled) { s.source.Name = "other" }},
+		"it is of another source":                 {tree: same, at: func(s *settled) { s.source = "other" }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			at := settled{source: types.NamespacedName{Namespace: "slipway-system", Name: "fleet"}, generation: 3, reads: reads}
+			at := settled{source: "fleet", generation: 3, reads: reads}
 			if c.at != nil {
 				c.at(&at)
 			}
