@@ -30,7 +30,7 @@ func (a *Applier) send(ctx context.Context, action plan.Action) (outcome, error)
 			return outcome{}, fmt.Errorf("taking over fields of former tools: %w", err)
 		}
 	}
-	if action.Verb == plan.Configure && !setsReplicas(action) {
+	if (action.Verb == plan.Configure || action.Verb == plan.Adopt) && !setsReplicas(action) {
 		if err := a.handOverReplicas(ctx, r, action); err != nil {
 			return outcome{}, fmt.Errorf("handing over spec.replicas: %w", err)
 		}
@@ -58,6 +58,11 @@ func (a *Applier) send(ctx context.Context, action plan.Action) (outcome, error)
 		// were only wiped, what others had is among them: there reclaim takes back what is ours, and no more.
 		if err := a.migrate(ctx, r, action.Ref); err != nil {
 			return outcome{}, fmt.Errorf("taking over fields without a manager: %w", err)
+		}
+		if !setsReplicas(action) {
+			if err := a.handOverReplicas(ctx, r, action); err != nil {
+				return outcome{}, fmt.Errorf("handing over spec.replicas: %w", err)
+			}
 		}
 		if applied, err = a.patch(ctx, r, action); err != nil {
 			return outcome{}, err

@@ -41,10 +41,15 @@ func (a *Applier) reclaim(ctx context.Context, r resource, ref manifests.Ref, he
 
 // rewriteManagers changes the managedFields of an object, again when somebody else wrote in between.
 func (a *Applier) rewriteManagers(ctx context.Context, r resource, ref manifests.Ref, rewrite func(*metav1.PartialObjectMetadata) (bool, error)) error {
+	return again(func() error { return a.rewriteOnce(ctx, r, ref, rewrite) })
+}
+
+// again calls once until nobody has written in between, a few times.
+func again(once func() error) error {
 	const attempts = 5
 	var err error
 	for range attempts {
-		if err = a.rewriteOnce(ctx, r, ref, rewrite); !apierrors.IsConflict(err) {
+		if err = once(); !apierrors.IsConflict(err) {
 			return err
 		}
 	}
@@ -169,7 +174,14 @@ func setsReplicas(action plan.Action) bool {
 // handOverReplicas keeps the number of replicas when the field leaves Git:
 // dropped without another owner it would fall back to 1 at once, below what the
 // autoscaler that it was dropped for had asked for.
+//
+// The autoscaler may come in the same commit, so that it counts while this is under way: what it has changed is its own, and
+// is not set back.
 func (a *Applier) handOverReplicas(ctx context.Context, r resource, action plan.Action) error {
+	return again(func() error { return a.handOverOnce(ctx, r, action) })
+}
+
+func (a *Applier) handOverOnce(ctx context.Context, r resource, action plan.Action) error {
 	ctx, cancel := context.WithTimeout(ctx, a.options.Timeout)
 	defer cancel()
 	client := a.wholeOf(r, action.Ref)
@@ -187,7 +199,7 @@ func (a *Applier) handOverReplicas(ctx context.Context, r resource, action plan.
 	}
 	content, err := json.Marshal(map[string]any{
 		"apiVersion": live.GetAPIVersion(), "kind": live.GetKind(),
-		"metadata": map[string]any{"name": action.Ref.Name, "namespace": action.Ref.Namespace},
+		"metadata": map[string]any{"name": action.Ref.Name, "namespace": action.Ref.Namespace, "resourceVersion": live.GetResourceVersion()},
 		"spec":     map[string]any{"replicas": replicas},
 	})
 	if err != nil {
