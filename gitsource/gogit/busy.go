@@ -26,7 +26,11 @@ func (p polite) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil || (answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode != http.StatusServiceUnavailable) {
 		return answer, err
 	}
-	after, told := retryAfter(answer.Header.Get("Retry-After"), p.now())
+	now := p.now()
+	if at, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
+		now = at // a date is one of the host's clock, which may be another
+	}
+	after, told := retryAfter(answer.Header.Get("Retry-After"), now)
 	if !told && answer.StatusCode == http.StatusServiceUnavailable {
 		return answer, nil // it is down, and does not know for how long
 	}

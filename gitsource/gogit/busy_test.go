@@ -14,7 +14,8 @@ import (
 )
 
 func TestHostsThatWantToBeLeftAlone(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) // on the host's clock
+	const skew = 30 * time.Minute                      // that ours is ahead of it
 	for _, c := range []struct {
 		status int
 		header string
@@ -32,9 +33,10 @@ func TestHostsThatWantToBeLeftAlone(t *testing.T) {
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", c.header)
+			w.Header().Set("Date", now.Format(http.TimeFormat))
 			w.WriteHeader(c.status)
 		}))
-		s, err := gogit.Open(context.Background(), gogit.Options{Dir: t.TempDir(), URL: server.URL + "/x.git", Now: func() time.Time { return now }})
+		s, err := gogit.Open(context.Background(), gogit.Options{Dir: t.TempDir(), URL: server.URL + "/x.git", Now: func() time.Time { return now.Add(skew) }})
 		if err != nil {
 			t.Fatal(err)
 		}

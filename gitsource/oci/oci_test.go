@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -353,7 +354,9 @@ func TestRetryAfter(t *testing.T) {
 	asked := 0
 	busy := serve(t, func(rw http.ResponseWriter, _ *http.Request) {
 		asked++
-		rw.Header().Set("Retry-After", "120")
+		clock := time.Now().Add(-time.Hour) // of the registry
+		rw.Header().Set("Date", clock.UTC().Format(http.TimeFormat))
+		rw.Header().Set("Retry-After", clock.Add(2*time.Minute).UTC().Format(http.TimeFormat))
 		rw.WriteHeader(http.StatusTooManyRequests)
 	})
 	w := newWorld(t, oci.Limits{})

@@ -62,7 +62,11 @@ func (p *polite) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if response.StatusCode == http.StatusTooManyRequests || response.StatusCode == http.StatusServiceUnavailable {
-		if wait := retryAfter(response.Header.Get("Retry-After"), p.store.now()); wait > 0 {
+		now := p.store.now()
+		if at, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+			now = at // a date is one of the registry's clock, which may be another
+		}
+		if wait := retryAfter(response.Header.Get("Retry-After"), now); wait > 0 {
 			_ = response.Body.Close()
 			p.store.rest(host, wait)
 			return nil, &BusyError{Host: host, wait: wait}
