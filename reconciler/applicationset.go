@@ -33,6 +33,10 @@ const SetFinalizer = v1alpha1.Group + "/applicationset"
 // setManager owns the fields that sets write, apart from those that an Application writes into objects.
 const setManager = manifests.FieldManager + "-applicationset"
 
+// untilDefined is how long the loop waits for the definition of its kind, which earlier versions had not: as long as it takes. The
+// manager would end the agent after two minutes otherwise.
+const untilDefined = 10 * 365 * 24 * time.Hour
+
 // failuresListed of a set; all are counted.
 const failuresListed = 10
 
@@ -59,7 +63,7 @@ func (r *ApplicationSetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.GitSource{}, r.ofSource(v1alpha1.KindGitSource), builder.WithPredicates(revisionChanged())).
 		Watches(&v1alpha1.OCISource{}, r.ofSource(v1alpha1.KindOCISource), builder.WithPredicates(artifactChanged())).
 		Watches(&v1alpha1.ChartSource{}, r.ofSource(v1alpha1.KindChartSource), builder.WithPredicates(artifactChanged())).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 2}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 2, CacheSyncTimeout: untilDefined}).
 		Complete(r)
 }
 

@@ -118,6 +118,7 @@ func newManager(o *AgentOptions) (manager.Manager, error) {
 	inputs.Transform = inputMetadata
 	options := ctrl.Options{
 		Scheme:                 scheme,
+		NewCache:               cacheOfOlder,
 		Logger:                 o.Log,
 		Metrics:                metricsserver.Options{BindAddress: o.Metrics},
 		HealthProbeBindAddress: o.Health,
