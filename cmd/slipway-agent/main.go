@@ -75,17 +75,25 @@ func command() *cobra.Command {
 	return cmd
 }
 
-func run(ctx context.Context, f flags) error {
-	log := logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, nil))
-	ctrl.SetLogger(log)
-	if f.kubeconfig != "" {
-		if err := os.Setenv("KUBECONFIG", f.kubeconfig); err != nil {
-			return err
-		}
+// kubeConfig reads the given file, which is one file even if its name has a colon in it, or else takes what there is: KUBECONFIG,
+// the pod's ServiceAccount, ~/.kube/config.
+func kubeConfig(file string) (*rest.Config, error) {
+	if file != "" {
+		return wire.KubeConfig(file, "")
 	}
 	kube, err := config.GetConfig()
 	if err != nil {
-		return fmt.Errorf("kubeconfig: %w (name a file with --kubeconfig)", err)
+		return nil, fmt.Errorf("kubeconfig: %w (name a file with --kubeconfig)", err)
+	}
+	return kube, nil
+}
+
+func run(ctx context.Context, f flags) error {
+	log := logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, nil))
+	ctrl.SetLogger(log)
+	kube, err := kubeConfig(f.kubeconfig)
+	if err != nil {
+		return err
 	}
 	options := wire.AgentOptions{
 		Config: kube, Cluster: f.cluster, Namespace: f.namespace, CacheDir: f.cacheDir,
