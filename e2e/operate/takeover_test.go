@@ -41,13 +41,13 @@ type bed struct {
 	*world.World
 }
 
-func newBed(t *testing.T) *bed {
+func newBed(t *testing.T, node cluster.NodeKind) *bed {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "slipway-operate-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := world.Start(t.Context(), world.Options{Dir: dir, Node: cluster.NodeNone, AuditLog: true, Log: t.Output()})
+	w, err := world.Start(t.Context(), world.Options{Dir: dir, Node: node, AuditLog: true, Log: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func (b *bed) ended(p standIn) {
 // TestTakeover: of two agents one works. The other one takes over when the first is killed, and again when the second stands
 // still; whoever has lost the lease changes nothing more.
 func TestTakeover(t *testing.T) {
-	b := newBed(t)
+	b := newBed(t, cluster.NodeNone)
 	tip, err := b.Commit(t.Context(), "Start", version(1)...)
 	b.must(err)
 	b.must(b.Install(t.Context()))

@@ -5,6 +5,7 @@ package install
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 )
 
 //go:embed crd/*.yaml
@@ -70,6 +73,40 @@ func Manifests(o Options) ([]*unstructured.Unstructured, error) {
 		return nil, fmt.Errorf("install: %w", err)
 	}
 	return slices.Concat(objects, rest), nil
+}
+
+// AgentName is the name of everything that makes the agent, its rights included.
+const AgentName = "slipway-agent"
+
+// Agent returns kind and name of what makes the agent of a namespace, in the order in which it is taken away: the agent, then
+// what is around it, then its rights. The namespace, the definitions and the objects that say where Git is are not among it.
+func Agent(namespace string) ([]*unstructured.Unstructured, error) {
+	all, err := Manifests(Options{Cluster: "any", URL: "https://git.example/any.git", Namespace: namespace, AgentImage: "any"})
+	if err != nil {
+		return nil, err
+	}
+	var objects []*unstructured.Unstructured
+	for _, object := range slices.Backward(all) {
+		if kind := object.GetKind(); kind == "CustomResourceDefinition" || kind == "Namespace" || object.GroupVersionKind().Group == v1alpha1.Group {
+			continue
+		}
+		bare := &unstructured.Unstructured{}
+		bare.SetGroupVersionKind(object.GroupVersionKind())
+		bare.SetNamespace(object.GetNamespace())
+		bare.SetName(object.GetName())
+		objects = append(objects, bare)
+	}
+	slices.SortStableFunc(objects, func(a, b *unstructured.Unstructured) int {
+		return cmp.Compare(removedAs(a.GetKind()), removedAs(b.GetKind()))
+	})
+	return objects, nil
+}
+
+func removedAs(kind string) int {
+	if kind == "Deployment" {
+		return 0
+	}
+	return 1
 }
 
 // YAML writes objects as a stream of documents.
