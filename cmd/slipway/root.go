@@ -112,7 +112,7 @@ differences, an image is held, an environment is frozen, something is not ready)
 		return nil
 	}
 	root.AddCommand(
-		initCommand(g), installCommand(g), uninstallCommand(g), upCommand(g),
+		initCommand(g), installCommand(g), bootstrapCommand(g), uninstallCommand(g), upCommand(g),
 		statusCommand(g), treeCommand(g), eventsCommand(g), explainCommand(g), diffCommand(g), traceCommand(g), runsCommand(g), logsCommand(g),
 		promoteCommand(g), rollbackCommand(g), holdCommand(g), freezeCommand(g), suspendCommand(g), resumeCommand(g), reconcileCommand(g),
 		versionCommand(g),

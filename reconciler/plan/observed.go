@@ -131,7 +131,7 @@ func Former(m Manager) bool {
 	}
 	switch m.Name {
 	case "kubectl-client-side-apply", "kubectl-last-applied", "kubectl-create", "kubectl-replace", "kubectl",
-		BeforeFirstApply,
+		BeforeFirstApply, "slipway-install",
 		"helm", "helm-controller", "kustomize-controller", "argocd-controller", "argocd-application-controller":
 		return true
 	}
