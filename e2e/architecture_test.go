@@ -32,12 +32,12 @@ var layers = map[layer][]string{
 	value: {
 		"gitsource", "gitsource/follow", "gitsource/forge", "gitsource/revert", "gitsource/signature", "gitsource/trailer",
 		"manifests", "manifests/v1alpha1", "manifests/install",
-		"reconciler/plan", "reconciler/expression", "reconciler/appset", "rollout/analysis",
+		"reconciler/plan", "reconciler/expression", "reconciler/appset", "reconciler/notice", "rollout/analysis",
 		"promoter/edit", "promoter/environment", "promoter/undo",
 		"builder", "builder/pipeline", "console/chain", "policy",
 	},
 	adapter: {
-		"gitsource/gogit", "gitsource/oci", "gitsource/forge/bare", "gitsource/forge/gitea", "gitsource/forge/githubapp", "gitsource/forge/webhook", "manifests/render", "reconciler/apply", "reconciler/report",
+		"gitsource/gogit", "gitsource/oci", "gitsource/forge/bare", "gitsource/forge/gitea", "gitsource/forge/githubapp", "gitsource/forge/webhook", "manifests/render", "reconciler/apply", "reconciler/notice/deliver", "reconciler/report",
 		"rollout/prom", "rollout/gateway", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore", "policy/sigstore/proof",
 		"console/client",
 	},

@@ -19,7 +19,7 @@ const agentImage = "registry.example/slipway-agent@sha256:0123456789abcdef012345
 func TestManifests(t *testing.T) {
 	t.Parallel()
 	crds, err := install.CRDs()
-	if err != nil || len(crds) != 8 {
+	if err != nil || len(crds) != 9 {
 		t.Fatalf("%d definitions, %v", len(crds), err)
 	}
 	for name, o := range map[string]install.Options{

@@ -26,6 +26,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&OCISource{}, &OCISourceList{},
 		&ChartSource{}, &ChartSourceList{},
 		&ApplicationSet{}, &ApplicationSetList{},
+		&Notification{}, &NotificationList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion())
 	return nil

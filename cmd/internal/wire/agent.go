@@ -132,6 +132,7 @@ func newManager(o *AgentOptions) (manager.Manager, error) {
 			&v1alpha1.ChartSource{}: own,
 
 			&v1alpha1.ApplicationSet{}: own,
+			&v1alpha1.Notification{}:   own,
 		}},
 	}
 	if err := elect(o, &options); err != nil {
@@ -206,7 +207,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, unfenced
 		return err
 	}
 	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr),
-		reconciler.NewApplicationSet(applications).SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, unfenced, sources))
+		reconciler.NewApplicationSet(applications).SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, unfenced, sources), addNotifier(mgr, o))
 }
 
 // fluxMetrics registers the collectors of fluxcd/pkg/runtime, once for each process.

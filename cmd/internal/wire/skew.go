@@ -37,5 +37,5 @@ func (s *scopesOfLater) RESTMapping(kind schema.GroupKind, versions ...string) (
 
 // later says whether there were versions without a kind.
 func later(kind schema.GroupKind) bool {
-	return kind.Group == v1alpha1.Group && kind.Kind == "ApplicationSet"
+	return kind.Group == v1alpha1.Group && (kind.Kind == "ApplicationSet" || kind.Kind == "Notification")
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/url"
 	"strings"
 	"time"
 
@@ -39,7 +38,7 @@ func New(o Options) (*Host, error) {
 	if err := CheckKind(o.Kind); err != nil {
 		return nil, err
 	}
-	base, repo, err := split(o.URL)
+	base, repo, err := forge.SplitCloneURL(o.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -56,21 +55,6 @@ func CheckKind(kind string) error {
 		return fmt.Errorf("host %q: this version speaks with gitea alone, Forgejo included (leave it out, and requests are branches)", kind)
 	}
 	return nil
-}
-
-// split takes a clone URL apart: where the host lives, and OWNER/NAME.
-func split(cloneURL string) (base, repo string, err error) {
-	u, err := url.Parse(cloneURL)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
-		return "", "", errors.New("host: the repository's URL is none of a host with an API (want https://HOST/OWNER/NAME.git)")
-	}
-	parts := strings.Split(strings.TrimSuffix(strings.Trim(u.Path, "/"), ".git"), "/")
-	if len(parts) < 2 {
-		return "", "", fmt.Errorf("host: %s names no OWNER/NAME", u.Redacted())
-	}
-	at := len(parts) - 2
-	root := url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/" + strings.Join(parts[:at], "/")}
-	return root.String(), strings.Join(parts[at:], "/"), nil
 }
 
 // Of yields the pull requests that there ever were for a branch.
