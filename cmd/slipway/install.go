@@ -25,7 +25,7 @@ import (
 
 func installCommand(g *globals) *cobra.Command {
 	var o install.Options
-	var apply bool
+	var apply, dashboards bool
 	var newKey string
 	cmd := &cobra.Command{
 		Use:   "install --cluster NAME --url REPO",
@@ -45,6 +45,13 @@ written to a file, the public key is committed to the environment repo.`,
 			objects, err := install.Manifests(o)
 			if err != nil {
 				return usageError{err}
+			}
+			if dashboards {
+				more, err := install.Dashboards(o.Namespace)
+				if err != nil {
+					return usageError{err}
+				}
+				objects = append(objects, more...)
 			}
 			if newKey != "" && apply {
 				return usage("--new-key and --apply are two steps: enrol the agent with one command, install with the next")
@@ -73,6 +80,7 @@ written to a file, the public key is committed to the environment repo.`,
 	flags.IntVar(&o.Replicas, "replicas", 2, "agents in the cluster, of which one works and the others wait for it to die")
 	flags.StringVar(&o.Server, "server", "", "URL of slipway-server, which then carries out reverts")
 	flags.BoolVar(&apply, "apply", false, "apply instead of printing")
+	flags.BoolVar(&dashboards, "dashboards", false, "with a Grafana dashboard (ConfigMap), alerts and scraping (PrometheusRule and PodMonitor of the Prometheus Operator)")
 	flags.StringVar(&newKey, "new-key", "", "enrol the agent: write a new private key to this file, commit the public one")
 	_, _ = cmd.MarkFlagRequired("cluster"), cmd.MarkFlagRequired("url")
 	return cmd
@@ -87,7 +95,11 @@ func (g *globals) apply(ctx context.Context, objects []*unstructured.Unstructure
 	var done []string
 	for _, object := range objects {
 		name := object.GetKind() + " " + object.GetName()
-		if err := applyOne(ctx, kube, object); err != nil {
+		err := applyOne(ctx, kube, object)
+		if meta.IsNoMatchError(err) {
+			return fmt.Errorf("install %s: %w (the cluster has no definition of this kind; install what brings it first)", name, err)
+		}
+		if err != nil {
 			return fmt.Errorf("install %s: %w", name, err)
 		}
 		done = append(done, name)

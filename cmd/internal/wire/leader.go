@@ -129,7 +129,7 @@ func elect(o *AgentOptions, options *ctrl.Options) error {
 	}
 	border := &fence{}
 	o.Config.Wrap(border.around)
-	options.LeaderElection = true
+	options.LeaderElection, options.LeaderElectionID = true, LeaseName
 	options.LeaderElectionResourceLockInterface = fencedLock{lock, border, o.Lease}
 	options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = &o.Lease, &renew, &retry
 	// The program ends when the manager does, so the lease may be given to the next one at once.
