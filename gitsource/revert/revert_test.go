@@ -220,6 +220,7 @@ func TestWithin(t *testing.T) {
 func FuzzText(f *testing.F) {
 	f.Add([]byte("a\nb\nc\nd\ne\n"), []byte("a\nx\nc\nd\ne\n"), []byte("a\nb\nc\nd\nY\n"))
 	f.Add([]byte(""), []byte("a"), []byte("a\n"))
+	f.Add([]byte(""), []byte("a"), bytes.Repeat([]byte("\n"), 1200))
 	f.Fuzz(func(t *testing.T, base, ours, theirs []byte) {
 		if got, why := revert.Text(base, base, theirs); why != "" || !bytes.Equal(got, theirs) {
 			t.Fatalf("ours unchanged: got %q (%s), want %q", got, why, theirs)

@@ -17,6 +17,9 @@ const maxEdits = 1000
 // unless both sides say the same; why then says where, in lines of ours.
 func Text(base, ours, theirs []byte) (merged []byte, why string) {
 	b, o, t := lines(base), lines(ours), lines(theirs)
+	if whole, ok := choose(b, o, t); ok { // however much differs
+		return bytes.Join(whole, nil), ""
+	}
 	inOurs, fine := match(b, o)
 	inTheirs, alsoFine := match(b, t)
 	if !fine || !alsoFine {
