@@ -130,8 +130,9 @@ func (r *Renderer) converse(ctx context.Context, child *process, spec Spec, read
 	watching.Wait()
 	switch {
 	case alive && (limited.Err() == nil || err == nil):
-		// A limit that was reached after the answer has killed the child, not the answer.
-		return content, limited.Err() == nil && !overMemory.Load(), err
+		// A limit that was reached after the answer has killed the child, not the answer. One that comes near it goes, too:
+		// what it has not given back would count against the next render.
+		return content, limited.Err() == nil && residentBytes(child.command.Process.Pid) <= r.options.MemoryBytes/2 && !overMemory.Load(), err
 	case ctx.Err() != nil:
 		return nil, false, ctx.Err()
 	case overMemory.Load():
