@@ -17,6 +17,14 @@ const (
 	// AnnotationFailedBundle is on the metadata of a workload that went back to
 	// stable: the digest of the Bundle that failed, known here also when its Verdict could not be recorded.
 	AnnotationFailedBundle = "slipway.dev/failed-bundle"
+	// AnnotationTraffic is on a Service that a blue-green Rollout moves: the percentage of traffic that the new version has by it.
+	AnnotationTraffic = "slipway.dev/traffic"
+	// AnnotationApproved is on a Rollout: the JSON of a v1alpha1.StepApproval, a person's yes to the step that waits.
+	AnnotationApproved = "slipway.dev/approved-step"
+	// AnnotationConfiguration is on pods of versions that run beside each other: the digest of what they are configured with.
+	AnnotationConfiguration = "slipway.dev/configuration"
+	// LabelCanary is on all that runs beside stable for a while, its pods too: the name of the workload.
+	LabelCanary = "slipway.dev/canary-of"
 	// BundleSecretKey is the data key of the Secret that holds a Bundle's Secret
 	// objects. The Secret has the name of the Bundle's ControllerRevision.
 	BundleSecretKey = "objects"

@@ -23,22 +23,17 @@ import (
 // apply puts a Bundle in place, the workload last: once the workload is marked,
 // all that it uses is there. It returns what to compare with later.
 func (r *Reconciler) apply(ctx context.Context, rollout *v1alpha1.Rollout, bundle v1alpha1.BundleRef, placed analysis.Placed) ([]v1alpha1.AppliedObject, error) {
-	application := rollout.Labels[manifests.LabelApplication]
 	objects, err := r.load(ctx, rollout.Namespace, bundle)
 	if err != nil {
 		return nil, err
 	}
 	var applied []v1alpha1.AppliedObject
-	for _, object := range objects {
-		live, err := r.applyObject(ctx, formOf(object, application, placed))
+	for _, form := range formsOf(objects, rollout, placed) {
+		live, err := r.applyObject(ctx, form)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", manifests.RefOf(object), err)
+			return nil, fmt.Errorf("%s: %w", manifests.RefOf(form), err)
 		}
-		fields, _ := plan.FieldsDigest(live.GetManagedFields(), manifests.RolloutManager)
-		gvk := object.GroupVersionKind()
-		applied = append(applied, v1alpha1.AppliedObject{
-			Group: gvk.Group, Version: gvk.Version, Kind: gvk.Kind, Name: object.GetName(), Fields: string(fields),
-		})
+		applied = append(applied, appliedOf(live))
 	}
 	return applied, nil
 }
@@ -131,7 +126,7 @@ func (r *Reconciler) handBack(ctx context.Context, namespace string, applied v1a
 	}
 	object.SetManagedFields(entries)
 	var marks []map[string]any
-	for _, key := range []string{manifests.AnnotationBundle, manifests.AnnotationFailedBundle} {
+	for _, key := range []string{manifests.AnnotationBundle, manifests.AnnotationFailedBundle, manifests.AnnotationTraffic} {
 		if _, marked := object.Annotations[key]; marked {
 			marks = append(marks, map[string]any{"op": "remove", "path": "/metadata/annotations/" + pointer(key)})
 		}

@@ -60,7 +60,30 @@ func inOrder(objects []*unstructured.Unstructured) []*unstructured.Unstructured 
 	return sorted
 }
 
-// formOf is f(Bundle, State): an object as it is applied. Its pods see nothing of the marks.
+// formsOf is f(Bundle, State): objects as they are applied. With a strategy that runs versions beside each other, pods
+// carry the digest of their configuration: else pods would stay as they are when nothing but that changes, and a canary
+// would have been judged for another version than the one that becomes stable.
+func formsOf(bundle []*unstructured.Unstructured, rollout *v1alpha1.Rollout, placed analysis.Placed) []*unstructured.Unstructured {
+	var forms, configuration []*unstructured.Unstructured
+	for _, object := range bundle {
+		if kind := object.GetKind(); kind == "ConfigMap" || kind == "Secret" {
+			configuration = append(configuration, object)
+		}
+	}
+	for _, object := range bundle {
+		form := formOf(object, rollout.Labels[manifests.LabelApplication], placed)
+		if form.GetKind() == "Deployment" && len(configuration) > 0 && rollout.Spec.Strategy.Rolling == nil {
+			set, err := manifests.NewSet(configuration)
+			if err == nil { // it is part of a Set already
+				merge(form, map[string]any{manifests.AnnotationConfiguration: set.Digest.Short()}, "spec", "template", "metadata", "annotations")
+			}
+		}
+		forms = append(forms, form)
+	}
+	return forms
+}
+
+// formOf is one object as it is applied. Its pods see nothing of the marks.
 func formOf(object *unstructured.Unstructured, application string, placed analysis.Placed) *unstructured.Unstructured {
 	form := object.DeepCopy()
 	labels := form.GetLabels()
@@ -102,9 +125,11 @@ func encodeData(secret *unstructured.Unstructured) {
 	delete(secret.Object, "stringData")
 }
 
-// refusalOf tells the API server's verdict on an object from trouble on the way.
+// refusalOf tells the API server's verdict on an object of the new version from trouble on the way.
 func refusalOf(err error) *analysis.Refusal {
-	return &analysis.Refusal{Invalid: apierrors.IsInvalid(err) || apierrors.IsBadRequest(err), Message: err.Error()}
+	var stable errStable
+	blames := !errors.As(err, &stable) && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err))
+	return &analysis.Refusal{Invalid: blames, Message: err.Error()}
 }
 
 // revisionsOf lists what is stored of a Rollout's Bundles, newest first; metadata only.
@@ -154,8 +179,11 @@ func (r *Reconciler) collect(ctx context.Context, rollout *v1alpha1.Rollout) err
 }
 
 func inUse(name string, rollout *v1alpha1.Rollout) bool {
-	return slices.ContainsFunc([]*v1alpha1.BundleRef{rollout.Status.Stable, rollout.Status.Target, rollout.Spec.Bundle},
-		func(bundle *v1alpha1.BundleRef) bool { return bundle != nil && bundle.Name == name })
+	used := []*v1alpha1.BundleRef{rollout.Status.Stable, rollout.Status.Target, rollout.Spec.Bundle}
+	if course := rollout.Status.Course; course != nil {
+		used = append(used, course.Canary)
+	}
+	return slices.ContainsFunc(used, func(bundle *v1alpha1.BundleRef) bool { return bundle != nil && bundle.Name == name })
 }
 
 // deleteSecret deletes the Secret of a Bundle if it is the Rollout's: any other of that name is somebody else's.

@@ -4,9 +4,23 @@
 // What to do is decided by package analysis; this package looks, applies and
 // writes down. All that it needs to go on stands in API objects, so that it may
 // be killed at any point. It alone applies the objects of a Bundle, as field
-// manager "slipway-rollout", and restores what others change of them. It prunes
-// nothing. As long as nothing of a Rollout changes it sends no request.
+// manager "slipway-rollout", and restores what others change of them. Of a
+// Bundle it prunes nothing; what ran beside stable it removes again. As long as
+// nothing of a Rollout changes it sends no request.
 //
-// It knows the rolling strategy. Configuration keeps its names: a Pod that is
-// not replaced may see the new version's ConfigMap.
+// The strategies: rolling leaves it to the Deployment. A canary is the
+// Deployment NAME-canary, with copies of the configuration of its own; traffic
+// follows the numbers of pods, because the Services send to both. Blue-green
+// pins the Services to the pods of one version (pod-template-hash) as long as
+// there are two, and shows the new one by Services called NAME-canary. There is
+// no adapter for routes, so that no weight is finer than a pod.
+//
+// What is stable keeps the names of its configuration: a pod of it that is not
+// replaced while the workload is updated may see the new version's ConfigMap.
+// With these strategies pods carry the digest of their configuration, so that
+// another one is another version; pods are replaced once when a workload is put
+// under such a strategy, and once when it is taken out. A strategy that changes
+// in the middle starts over from stable.
+// Counters that a sequential test compares are remembered in memory only: after
+// a restart counting begins anew, and what was found so far holds.
 package rollout

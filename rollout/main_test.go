@@ -107,6 +107,9 @@ type bed struct {
 	kills     atomic.Int64
 	stop      context.CancelFunc
 	metrics   *prometheus.Registry
+	// strategy replaces rolling where it is set; meter is what metrics are measured with.
+	strategy map[string]any
+	meter    rollout.Meter
 }
 
 func newBed(t *testing.T) *bed {
@@ -156,7 +159,7 @@ func (b *bed) start() {
 	}
 	ctx, cancel := context.WithCancel(b.ctx)
 	b.metrics = prometheus.NewRegistry()
-	loop, err := rollout.New(rollout.Options{Events: b.events, Metrics: b.metrics, Failpoint: func(name string) {
+	loop, err := rollout.New(rollout.Options{Events: b.events, Meter: b.meter, Metrics: b.metrics, Failpoint: func(name string) {
 		if b.failpoint.CompareAndSwap(name, "") {
 			b.kills.Add(1)
 			cancel()
@@ -288,6 +291,9 @@ func (b *bed) applyRollout(deadline time.Duration, bundle *v1alpha1.BundleRef) *
 	spec := map[string]any{
 		"workloadRef": map[string]any{"name": "web"},
 		"strategy":    map[string]any{"rolling": map[string]any{"progressDeadline": deadline.String()}},
+	}
+	if b.strategy != nil {
+		spec["strategy"], spec["services"] = b.strategy, []any{map[string]any{"name": "web"}}
 	}
 	if bundle != nil {
 		spec["bundle"] = map[string]any{"name": bundle.Name, "digest": bundle.Digest, "setDigest": bundle.SetDigest, "revision": bundle.Revision}

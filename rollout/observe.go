@@ -2,7 +2,10 @@ package rollout
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,24 +22,74 @@ import (
 	"github.com/slipway-cd/slipway/rollout/analysis"
 )
 
-// observe looks at the workload of rollout through reader. An error makes it Unknown.
-func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout) analysis.Observation {
+// observe looks at the workload of rollout through reader, and at what is beside it. What cannot be read is Unknown. An
+// error says what a person has to change.
+func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout) (analysis.Observation, error) {
+	strategy, err := strategyOf(rollout)
 	o := analysis.Observation{
 		Now:      r.options.Now(),
 		Target:   rollout.Spec.Bundle,
-		Deadline: rollout.Spec.Strategy.Rolling.ProgressDeadline.Duration,
+		Deadline: rollout.Spec.Strategy.ProgressDeadline(),
+		Workload: observeWorkload(ctx, reader, rollout.Namespace, rollout.Spec.WorkloadRef.Name),
+		Strategy: strategy,
+		Canary:   analysis.Workload{Knowledge: analysis.Absent},
 	}
+	if err != nil || strategy == (analysis.Strategy{}) && alone(rollout) {
+		return o, err
+	}
+	o.Canary = observeWorkload(ctx, reader, rollout.Namespace, canaryName(rollout))
+	o.Traffic = observeTraffic(ctx, reader, rollout)
+	o.Approval = approvalOf(rollout)
+	o.Size, err = r.size(ctx, rollout, o)
+	return o, err
+}
+
+// alone says that nothing was left beside the workload.
+func alone(rollout *v1alpha1.Rollout) bool {
+	return rollout.Status.Course == nil && !strings.Contains(rollout.Status.AppliedBundle, " ")
+}
+
+func observeWorkload(ctx context.Context, reader client.Reader, namespace, name string) analysis.Workload {
 	var deployment appsv1.Deployment
-	err := reader.Get(ctx, client.ObjectKey{Namespace: rollout.Namespace, Name: rollout.Spec.WorkloadRef.Name}, &deployment)
+	err := reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &deployment)
 	switch {
 	case apierrors.IsNotFound(err):
-		o.Workload.Knowledge = analysis.Absent
+		return analysis.Workload{Knowledge: analysis.Absent}
 	case err != nil:
-		o.Workload.Why = err.Error()
-	default:
-		o.Workload = workloadOf(&deployment)
+		return analysis.Workload{Why: err.Error()}
 	}
-	return o
+	return workloadOf(&deployment)
+}
+
+// observeTraffic reads from the Services what they were told. Whether somebody else told them otherwise shows as drift.
+func observeTraffic(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout) analysis.Traffic {
+	told := rollout.Spec.Strategy.BlueGreen != nil
+	var seen []int
+	for _, service := range rollout.Spec.Services {
+		ref := manifests.Ref{Kind: "Service", Namespace: rollout.Namespace, Name: service.Name}
+		live, err := metadataOf(ctx, reader, ref, "v1")
+		if apierrors.IsNotFound(err) {
+			return analysis.Traffic{Knowledge: analysis.Absent}
+		}
+		if err != nil {
+			return analysis.Traffic{}
+		}
+		weight, _ := strconv.Atoi(live.Annotations[manifests.AnnotationTraffic]) // without it none was moved
+		seen, told = append(seen, weight), told || live.Annotations[manifests.AnnotationTraffic] != ""
+	}
+	if !told || len(seen) == 0 {
+		return analysis.Traffic{Knowledge: analysis.Absent}
+	}
+	return analysis.Traffic{Knowledge: analysis.Present, Weight: slices.Max(seen), Mixed: slices.Max(seen) != slices.Min(seen)}
+}
+
+// approvalOf reads a person's yes; what cannot be read is none.
+func approvalOf(rollout *v1alpha1.Rollout) *analysis.Approval {
+	var said v1alpha1.StepApproval
+	if json.Unmarshal([]byte(rollout.Annotations[manifests.AnnotationApproved]), &said) != nil {
+		return nil
+	}
+	return &analysis.Approval{Bundle: said.Bundle, Step: said.Step, At: said.Answers.Add(1)} // a moment after what it answers
 }
 
 // workloadOf reads a Deployment, whole or reduced.
@@ -74,10 +127,10 @@ type drift struct {
 }
 
 // drifted compares what was applied with what reader has. An object that cannot
-// be read is not drifted: its state is unknown. It is complete when all objects
-// of the Bundle that is wanted were applied and written down.
-func (r *Reconciler) drifted(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout, want analysis.Placed) (drifts []drift, complete bool) {
-	if rollout.Status.AppliedBundle != want.Bundle {
+// be read is not drifted: its state is unknown. It is complete when all that is
+// wanted (see arrangedAs) was applied and written down.
+func (r *Reconciler) drifted(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout, want string) (drifts []drift, complete bool) {
+	if rollout.Status.AppliedBundle != want {
 		return nil, false
 	}
 	for _, applied := range rollout.Status.Applied {
@@ -96,9 +149,10 @@ func (r *Reconciler) drifted(ctx context.Context, reader client.Reader, rollout 
 }
 
 // asApplied says that nobody took one of our fields.
-func asApplied(live metav1.Object, applied v1alpha1.AppliedObject, want analysis.Placed) bool {
+func asApplied(live metav1.Object, applied v1alpha1.AppliedObject, want string) bool {
 	fields, ours := plan.FieldsDigest(live.GetManagedFields(), manifests.RolloutManager)
-	return ours && string(fields) == applied.Fields && live.GetAnnotations()[manifests.AnnotationBundle] == want.Bundle
+	bundle := live.GetAnnotations()[manifests.AnnotationBundle]
+	return ours && string(fields) == applied.Fields && bundle != "" && strings.Contains(want, bundle)
 }
 
 // lastManager is who changed an object last, other than the rollout loop and by way

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -22,38 +23,59 @@ const maxPods = 500
 // annotationRevision numbers the ReplicaSets of a Deployment; the Deployment has that of its newest.
 const annotationRevision = "deployment.kubernetes.io/revision"
 
-// inspect lists the pods of the workload from the API server.
-func (r *Reconciler) inspect(ctx context.Context, rollout *v1alpha1.Rollout) *analysis.Pods {
-	pods, err := r.listPods(ctx, rollout)
+// inspect lists the pods that course is about from the API server: new and old ones of the workload, or those of the
+// canary and those of stable.
+func (r *Reconciler) inspect(ctx context.Context, rollout *v1alpha1.Rollout, course analysis.Course) *analysis.Pods {
+	pods, err := r.listPods(ctx, rollout.Namespace, rollout.Spec.WorkloadRef.Name)
 	if err != nil {
 		return &analysis.Pods{Unknown: err.Error()}
 	}
-	return pods
+	if course.Canary == nil || course.Promoting {
+		return pods
+	}
+	beside, err := r.listPods(ctx, rollout.Namespace, canaryName(rollout))
+	if err != nil {
+		return &analysis.Pods{Unknown: err.Error()}
+	}
+	return &analysis.Pods{New: beside.New, Old: append(pods.New, pods.Old...)}
 }
 
-func (r *Reconciler) listPods(ctx context.Context, rollout *v1alpha1.Rollout) (*analysis.Pods, error) {
-	var deployment appsv1.Deployment
-	if err := r.direct.Get(ctx, client.ObjectKey{Namespace: rollout.Namespace, Name: rollout.Spec.WorkloadRef.Name}, &deployment); err != nil {
+// replicaSets reads a Deployment and the metadata of its ReplicaSets.
+func (r *Reconciler) replicaSets(ctx context.Context, namespace, name string) (*appsv1.Deployment, []metav1.PartialObjectMetadata, error) {
+	deployment := &appsv1.Deployment{}
+	if err := r.direct.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, deployment); err != nil {
+		return nil, nil, err
+	}
+	selector, err := metav1.LabelSelectorAsSelector(deployment.Spec.Selector)
+	if err != nil {
+		return nil, nil, fmt.Errorf("spec.selector: %w", err)
+	}
+	sets := &metav1.PartialObjectMetadataList{}
+	sets.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSetList"))
+	if err := r.direct.List(ctx, sets, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+		return nil, nil, err
+	}
+	return deployment, slices.DeleteFunc(sets.Items, func(set metav1.PartialObjectMetadata) bool {
+		owner := metav1.GetControllerOf(&set)
+		return owner == nil || owner.UID != deployment.UID
+	}), nil
+}
+
+func (r *Reconciler) listPods(ctx context.Context, namespace, name string) (*analysis.Pods, error) {
+	deployment, sets, err := r.replicaSets(ctx, namespace, name)
+	if err != nil {
 		return nil, err
 	}
 	selector, err := metav1.LabelSelectorAsSelector(deployment.Spec.Selector)
 	if err != nil {
 		return nil, fmt.Errorf("spec.selector: %w", err)
 	}
-	owned := []client.ListOption{client.InNamespace(rollout.Namespace), client.MatchingLabelsSelector{Selector: selector}}
-	sets := &metav1.PartialObjectMetadataList{}
-	sets.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSetList"))
-	if err := r.direct.List(ctx, sets, owned...); err != nil {
-		return nil, err
-	}
 	newest := map[string]bool{} // by name of a ReplicaSet of this Deployment
-	for _, set := range sets.Items {
-		if owner := metav1.GetControllerOf(&set); owner != nil && owner.UID == deployment.UID {
-			newest[set.Name] = set.Annotations[annotationRevision] == deployment.Annotations[annotationRevision]
-		}
+	for _, set := range sets {
+		newest[set.Name] = set.Annotations[annotationRevision] == deployment.Annotations[annotationRevision]
 	}
 	var list corev1.PodList
-	if err := r.direct.List(ctx, &list, append(owned, client.Limit(maxPods))...); err != nil {
+	if err := r.direct.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}, client.Limit(maxPods)); err != nil {
 		return nil, err
 	}
 	pods, nodes := &analysis.Pods{}, map[string]bool{}

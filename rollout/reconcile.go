@@ -24,14 +24,14 @@ import (
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var cached v1alpha1.Rollout
 	if err := r.client.Get(ctx, request.NamespacedName, &cached); err != nil {
-		r.metrics.forget(request.NamespacedName)
+		r.forget(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if cached.DeletionTimestamp != nil {
-		return ctrl.Result{}, r.finish(ctx, request.NamespacedName)
+		return r.finish(ctx, request.NamespacedName)
 	}
-	if cached.Spec.Strategy.Rolling == nil || cached.Labels[manifests.LabelApplication] == "" {
-		return ctrl.Result{}, r.refuse(ctx, &cached)
+	if cached.Labels[manifests.LabelApplication] == "" {
+		return ctrl.Result{}, r.refuse(ctx, &cached, fmt.Sprintf("the label %s is missing: a Rollout belongs to an Application", manifests.LabelApplication))
 	}
 	wake, quiet := r.quiet(ctx, &cached)
 	if quiet {
@@ -42,7 +42,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err := r.direct.Get(ctx, request.NamespacedName, &rollout); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if rollout.DeletionTimestamp != nil || rollout.Spec.Strategy.Rolling == nil {
+	if rollout.DeletionTimestamp != nil || rollout.Labels[manifests.LabelApplication] == "" {
 		return ctrl.Result{RequeueAfter: time.Second}, nil // the cache will say so
 	}
 	p := &pass{r: r, rollout: &rollout, state: analysis.FromStatus(rollout.Status)}
@@ -64,7 +64,10 @@ func (r *Reconciler) quiet(ctx context.Context, cached *v1alpha1.Rollout) (time.
 	if cached.Spec.Bundle != nil && !controllerutil.ContainsFinalizer(cached, Finalizer) {
 		return time.Time{}, false
 	}
-	o := r.observe(ctx, r.seen, cached)
+	o, err := r.observe(ctx, r.seen, cached)
+	if err != nil {
+		return time.Time{}, false
+	}
 	next, effects := analysis.Next(analysis.FromStatus(cached.Status), o)
 	var wake time.Time
 	for _, effect := range effects {
@@ -77,7 +80,13 @@ func (r *Reconciler) quiet(ctx context.Context, cached *v1alpha1.Rollout) (time.
 	if !equality.Semantic.DeepEqual(cached.Status, statusFor(cached, next, nil, o.Now)) {
 		return time.Time{}, false
 	}
-	if _, want, some := next.Want(); some {
+	want := ""
+	if a, beside := analysis.Arranged(next, o); beside {
+		want = arrangedAs(a, o)
+	} else if _, placed, some := next.Want(); some {
+		want = placed.Bundle
+	}
+	if want != "" {
 		if drifts, complete := r.drifted(ctx, r.seen, cached, want); !complete || len(drifts) > 0 {
 			return time.Time{}, false
 		}
@@ -86,11 +95,7 @@ func (r *Reconciler) quiet(ctx context.Context, cached *v1alpha1.Rollout) (time.
 }
 
 // refuse says why a Rollout cannot be worked on.
-func (r *Reconciler) refuse(ctx context.Context, rollout *v1alpha1.Rollout) error {
-	message := "spec.strategy.rolling is missing: it is the only strategy of this version"
-	if rollout.Spec.Strategy.Rolling != nil {
-		message = fmt.Sprintf("the label %s is missing: a Rollout belongs to an Application", manifests.LabelApplication)
-	}
+func (r *Reconciler) refuse(ctx context.Context, rollout *v1alpha1.Rollout, message string) error {
 	return r.writeStatus(ctx, rollout, statusRefused(rollout, message, r.options.Now()))
 }
 
@@ -117,9 +122,17 @@ func (p *pass) run(ctx context.Context) error {
 			return err
 		}
 	}
-	p.o = p.r.observe(ctx, p.r.direct, p.rollout)
+	o, err := p.r.observe(ctx, p.r.direct, p.rollout)
+	if no := (refused{}); errors.As(err, &no) {
+		return p.r.refuse(ctx, p.rollout, no.Error())
+	}
+	if p.o = o; err != nil {
+		p.o.Refusal = &analysis.Refusal{Message: err.Error()}
+		p.soon(retryRefused)
+	}
 	for range maxRounds {
 		next, effects := analysis.Next(p.state, p.o)
+		p.o.Looks = nil // they are taken: what is due then has not been looked at
 		again, err := p.act(ctx, next, effects)
 		if err != nil {
 			return err
@@ -135,7 +148,8 @@ func (p *pass) run(ctx context.Context) error {
 func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.Effect) (again bool, err error) {
 	judged := next.Verdict != nil && (p.state.Verdict == nil || p.state.Verdict.Outcome != next.Verdict.Outcome || next.Target.Digest != p.state.Target.Digest)
 	p.state = next
-	news, moves := contains[analysis.Record](effects), contains[analysis.Apply](effects) || contains[analysis.Inspect](effects)
+	news, moves := contains[analysis.Record](effects), contains[analysis.Apply](effects) || contains[analysis.Inspect](effects) ||
+		contains[analysis.Arrange](effects) || contains[analysis.Measure](effects)
 	if !news && !moves {
 		p.heal(ctx)
 	}
@@ -152,10 +166,20 @@ func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.
 				p.r.options.Failpoint(FailpointVerdict)
 			}
 			again = !p.apply(ctx, e.Bundle, e.Placed) || again
+		case analysis.Arrange:
+			if p.failed != nil && !e.Regardless {
+				return false, p.failed
+			}
+			if e.Regardless {
+				p.r.options.Failpoint(FailpointVerdict)
+			}
+			again = !p.arrange(ctx, e.Arrangement) || again
 		case analysis.Tell:
 			p.tell(e)
 		case analysis.Inspect:
-			p.o.Pods, again = p.r.inspect(ctx, p.rollout), true
+			p.o.Pods, again = p.r.inspect(ctx, p.rollout, p.state.Course), true
+		case analysis.Measure:
+			p.o.Looks, again = p.r.measure(ctx, p.rollout, e.Names, p.o.Now), true
 		case analysis.WakeAt:
 			if p.wake.IsZero() || e.At.Before(p.wake) {
 				p.wake = e.At
@@ -183,40 +207,93 @@ func (p *pass) record(ctx context.Context, judged bool) {
 // apply puts a Bundle in place and notes what there is to compare with. It is
 // false when the Bundle was refused, which Next has to know.
 func (p *pass) apply(ctx context.Context, bundle v1alpha1.BundleRef, placed analysis.Placed) bool {
-	drifts, _ := p.r.drifted(ctx, p.r.direct, p.rollout, placed) // none unless it is applied already
-	applied, err := p.r.apply(ctx, p.rollout, bundle, placed)
+	return p.place(ctx, bundle, placed.Bundle, func() ([]v1alpha1.AppliedObject, error) { return p.r.apply(ctx, p.rollout, bundle, placed) })
+}
+
+// arrange is apply for a Bundle beside stable.
+func (p *pass) arrange(ctx context.Context, a analysis.Arrangement) bool {
+	return p.place(ctx, a.Stable, arrangedAs(a, p.o), func() ([]v1alpha1.AppliedObject, error) { return p.r.arrange(ctx, p.rollout, a, p.o) })
+}
+
+// retryNotYet is the pause while a controller of Kubernetes has to do something first.
+const retryNotYet = 200 * time.Millisecond
+
+func (p *pass) place(ctx context.Context, bundle v1alpha1.BundleRef, as string, do func() ([]v1alpha1.AppliedObject, error)) bool {
+	var drifts []drift
+	if before := p.rollout.Status.AppliedBundle; sameBundles(before, as) {
+		drifts, _ = p.r.drifted(ctx, p.r.direct, p.rollout, before)
+	}
+	applied, err := do()
+	if errors.Is(err, errNotYet) {
+		// What is in place by now is ours already: the next try must not take it for somebody's change.
+		p.note(ctx, merged(p.rollout.Status.Applied, applied), p.rollout.Status.AppliedBundle)
+		p.soon(retryNotYet)
+		return true
+	}
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Info("a bundle was not applied", "bundle", bundle.Name, "cause", err.Error())
 		p.o.Refusal = refusalOf(err)
-		p.soon()
+		p.soon(retryRefused)
 		return false
 	}
 	p.r.options.Failpoint(FailpointTraffic)
 	p.o.Refusal = nil
-	status := p.rollout.Status.DeepCopy()
-	status.Applied, status.AppliedBundle = applied, placed.Bundle
-	// Without this note the Bundle is applied once more later, which changes nothing.
-	p.failed = errors.Join(p.failed, p.r.writeStatus(ctx, p.rollout, *status))
+	p.note(ctx, applied, as)
 	for _, d := range drifts {
+		if !slices.ContainsFunc(applied, func(one v1alpha1.AppliedObject) bool { return one.Kind == d.ref.Kind && one.Name == d.ref.Name }) {
+			continue // it is not wanted any more
+		}
 		p.tell(analysis.Tell{Reason: v1alpha1.ReasonDrift, Message: fmt.Sprintf("%s: %s; restored from %s", d.ref, d.why, bundleName(&bundle))})
 	}
 	return true
 }
 
+// note writes down what is in place. Without it a Bundle is applied once more later, which changes nothing.
+func (p *pass) note(ctx context.Context, applied []v1alpha1.AppliedObject, as string) {
+	status := p.rollout.Status.DeepCopy()
+	status.Applied, status.AppliedBundle = applied, as
+	p.failed = errors.Join(p.failed, p.r.writeStatus(ctx, p.rollout, *status))
+}
+
+// merged is old with what is newer of the same objects, and with what is new.
+func merged(old, newer []v1alpha1.AppliedObject) []v1alpha1.AppliedObject {
+	all := slices.Clone(old)
+	for _, one := range newer {
+		same := func(other v1alpha1.AppliedObject) bool {
+			return other.Group == one.Group && other.Kind == one.Kind && other.Name == one.Name
+		}
+		if i := slices.IndexFunc(all, same); i >= 0 {
+			all[i] = one
+		} else {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
 // heal restores what others have changed, and completes what a kill has interrupted.
 func (p *pass) heal(ctx context.Context) {
-	bundle, want, some := p.state.Want()
-	if p.o.Refusal != nil || !some || p.o.Workload.Placed != want {
+	if p.o.Refusal != nil {
 		return
 	}
-	if drifts, complete := p.r.drifted(ctx, p.r.direct, p.rollout, want); !complete || len(drifts) > 0 {
+	if a, beside := analysis.Arranged(p.state, p.o); beside {
+		if drifts, complete := p.r.drifted(ctx, p.r.direct, p.rollout, arrangedAs(a, p.o)); !complete || len(drifts) > 0 {
+			p.arrange(ctx, a)
+		}
+		return
+	}
+	bundle, want, some := p.state.Want()
+	if !some || p.o.Workload.Placed != want {
+		return
+	}
+	if drifts, complete := p.r.drifted(ctx, p.r.direct, p.rollout, want.Bundle); !complete || len(drifts) > 0 {
 		p.apply(ctx, bundle, want)
 	}
 }
 
-// soon asks to try again what was refused.
-func (p *pass) soon() {
-	if at := p.o.Now.Add(retryRefused); p.wake.IsZero() || at.Before(p.wake) {
+// soon asks to try again what could not be done.
+func (p *pass) soon(pause time.Duration) {
+	if at := p.o.Now.Add(pause); p.wake.IsZero() || at.Before(p.wake) {
 		p.wake = at
 	}
 }

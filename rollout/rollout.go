@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,6 +20,8 @@ import (
 type Options struct {
 	// Events receives what people should know; required.
 	Events record.EventRecorder
+	// Meter measures; without one every metric is unavailable, which pauses.
+	Meter Meter
 	// Metrics is where the collectors are registered; nil for nowhere.
 	Metrics prometheus.Registerer
 	// Now is the clock; default time.Now.
@@ -47,6 +50,9 @@ type Reconciler struct {
 	client  client.Client // reads Rollouts from the manager's cache
 	direct  client.Reader // reads from the API server
 	seen    client.Reader // metadata and reduced Deployments of Applications, from a cache
+
+	readings readings
+	sizes    sizes
 }
 
 // New checks options and registers the collectors.
@@ -67,7 +73,10 @@ func New(options Options) (*Reconciler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rollout: metrics: %w", err)
 	}
-	return &Reconciler{options: options, metrics: collectors}, nil
+	r := &Reconciler{options: options, metrics: collectors}
+	r.readings.last = map[types.NamespacedName]map[string]reading{}
+	r.sizes.of = map[types.NamespacedName]size{}
+	return r, nil
 }
 
 // SetupWithManager adds the loop to mgr, with a cache of its own for what

@@ -62,8 +62,12 @@ func conditionsFor(state analysis.State) (ready metav1.Condition, reconciling, s
 	}
 	switch state.Phase {
 	case v1alpha1.PhaseProgressing:
-		ready = condition(v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonProgressing, "%s comes in since %s", target, state.StartedAt.UTC().Format(time.RFC3339))
-		c := condition(v1alpha1.ConditionReconciling, metav1.ConditionTrue, v1alpha1.ReasonProgressing, "%s comes in", target)
+		at := ""
+		if state.Course.Canary != nil {
+			at = fmt.Sprintf(", at step %d with %d%% of traffic", state.Course.Step+1, state.Course.Weight)
+		}
+		ready = condition(v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonProgressing, "%s comes in since %s%s", target, state.StartedAt.UTC().Format(time.RFC3339), at)
+		c := condition(v1alpha1.ConditionReconciling, metav1.ConditionTrue, v1alpha1.ReasonProgressing, "%s comes in%s", target, at)
 		reconciling = &c
 	case v1alpha1.PhaseReturning:
 		ready = condition(v1alpha1.ConditionReady, metav1.ConditionFalse, verdict.Reason, "%s failed: %s", target, verdict.Message)

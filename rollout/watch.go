@@ -51,7 +51,7 @@ func reduce(object any) (any, error) {
 		}
 	}
 	annotations := map[string]string{}
-	for _, key := range []string{manifests.AnnotationBundle, manifests.AnnotationFailedBundle} {
+	for _, key := range []string{manifests.AnnotationBundle, manifests.AnnotationFailedBundle, manifests.AnnotationTraffic} {
 		if value, set := meta.GetAnnotations()[key]; set {
 			annotations[key] = value
 		}
@@ -101,7 +101,7 @@ func indexes() map[string]client.IndexerFunc {
 	return map[string]client.IndexerFunc{
 		indexWorkload: func(object client.Object) []string {
 			rollout, _ := object.(*v1alpha1.Rollout)
-			return []string{rollout.Spec.WorkloadRef.Name}
+			return []string{rollout.Spec.WorkloadRef.Name, canaryName(rollout)}
 		},
 		indexApplied: func(object client.Object) []string {
 			rollout, _ := object.(*v1alpha1.Rollout)

@@ -37,9 +37,9 @@ func main() {
 }
 
 type flags struct {
-	kubeconfig, cluster, namespace, cacheDir, metrics, health, webhooks, server, serverCA, key, registryLogins string
-	elect                                                                                                      bool
-	lease                                                                                                      time.Duration
+	kubeconfig, cluster, namespace, cacheDir, metrics, health, webhooks, server, serverCA, key, registryLogins, prometheus string
+	elect                                                                                                                  bool
+	lease                                                                                                                  time.Duration
 }
 
 func command() *cobra.Command {
@@ -71,6 +71,7 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&f.registryLogins, "registry-logins", "", "file as docker login writes it, to read the signatures of images that an ImagePolicy covers; may be missing")
 	cmd.Flags().BoolVar(&f.elect, "leader-elect", inCluster(), "let several agents of this cluster agree, by the Lease "+wire.LeaseName+", on one that works (default: true in a pod)")
 	cmd.Flags().DurationVar(&f.lease, "lease-duration", wire.DefaultLease, "how long the others wait for a leader that has died")
+	cmd.Flags().StringVar(&f.prometheus, "prometheus", "", "URL of the Prometheus that Rollouts measure with; without it their metrics are unavailable, which pauses")
 	_ = cmd.MarkFlagRequired("cluster")
 	return cmd
 }
@@ -97,7 +98,7 @@ func run(ctx context.Context, f flags) error {
 	}
 	options := wire.AgentOptions{
 		Config: kube, Cluster: f.cluster, Namespace: f.namespace, CacheDir: f.cacheDir,
-		Metrics: f.metrics, Health: f.health, Webhooks: f.webhooks, Server: f.server, RegistryLogins: f.registryLogins, Log: log,
+		Metrics: f.metrics, Health: f.health, Webhooks: f.webhooks, Server: f.server, RegistryLogins: f.registryLogins, Prometheus: f.prometheus, Log: log,
 	}
 	if f.elect {
 		if options.Lease = f.lease; f.lease < wire.LeastLease {

@@ -114,7 +114,7 @@ differences, an image is held, an environment is frozen, something is not ready)
 	root.AddCommand(
 		initCommand(g), installCommand(g), bootstrapCommand(g), uninstallCommand(g), upCommand(g),
 		statusCommand(g), treeCommand(g), eventsCommand(g), explainCommand(g), diffCommand(g), traceCommand(g), runsCommand(g), logsCommand(g),
-		promoteCommand(g), rollbackCommand(g), holdCommand(g), freezeCommand(g), suspendCommand(g), resumeCommand(g), reconcileCommand(g),
+		promoteCommand(g), rollbackCommand(g), holdCommand(g), freezeCommand(g), suspendCommand(g), resumeCommand(g), reconcileCommand(g), rolloutCommand(g),
 		versionCommand(g),
 	)
 	g.begins(root.Commands())

@@ -40,12 +40,6 @@ type WorkloadRef struct {
 	Name string `json:"name"`
 }
 
-// Strategy is one of its fields. Only rolling is known to this version.
-type Strategy struct {
-	// +kubebuilder:validation:Required
-	Rolling *RollingStrategy `json:"rolling"`
-}
-
 // RollingStrategy lets the Deployment replace its pods and watches the clock.
 type RollingStrategy struct {
 	// ProgressDeadline is how long the new version may take until all of its replicas are available.
@@ -67,7 +61,7 @@ type BundleRef struct {
 // RolloutPhase is a coarse word for people; the status fields are what counts.
 type RolloutPhase string
 
-// The phases of a rolling Rollout.
+// The phases of a Rollout.
 const (
 	PhasePending     RolloutPhase = "Pending"     // no bundle yet
 	PhaseProgressing RolloutPhase = "Progressing" // the new version comes in
@@ -96,10 +90,13 @@ type RolloutStatus struct {
 	// Samples of Target while it is not judged, oldest first, at most 20.
 	// +optional
 	Samples []Sample `json:"samples,omitempty"`
+	// Course is how far Target has come on a strategy that runs it beside Stable.
+	// +optional
+	Course *RolloutCourse `json:"course,omitempty"`
 	// Applied are the objects that the rollout loop has put in place, to tell when others change them.
 	// +optional
 	Applied []AppliedObject `json:"applied,omitempty"`
-	// AppliedBundle is the digest of the Bundle that Applied is of.
+	// AppliedBundle is the digest of the Bundle that Applied is of. With a canary it says more: which one, and its share.
 	AppliedBundle string             `json:"appliedBundle,omitempty"`
 	Conditions    []metav1.Condition `json:"conditions,omitempty"`
 }

@@ -10,6 +10,8 @@ import (
 type Course struct {
 	// Canary is the Bundle that runs beside stable, nil for none.
 	Canary *v1alpha1.BundleRef
+	// Way is the digest of the Strategy that is followed: steps and tallies of another one would be misread.
+	Way string
 	// Step counts from zero; Since is when it began.
 	Step  int
 	Since time.Time
@@ -41,6 +43,8 @@ type Traffic struct {
 	Knowledge Knowledge
 	Weight    int
 	Header    Header
+	// Mixed says that it was told to one part of what moves traffic and not to another; Weight is the highest.
+	Mixed bool
 }
 
 // Arrangement is what has to be in place: a function of State and Strategy alone.
@@ -137,12 +141,22 @@ func (s State) arrangement(c course, o Observation) (Arrangement, bool) {
 	return a, true
 }
 
+// Arranged is what has to be in place in state s after o was seen. It is false where Want says that instead: nothing runs,
+// or ran, beside the workload.
+func Arranged(s State, o Observation) (Arrangement, bool) {
+	step := step{State: s, o: o}
+	if !step.findWay() {
+		return Arrangement{}, false
+	}
+	return s.arrangement(step.way, o)
+}
+
 // inPlace compares a with what is there. What is not known is not in place.
 func (a Arrangement) inPlace(c course, o Observation) bool {
 	switch {
 	case o.Workload.Knowledge != Present || o.Workload.Placed != a.Placed || o.Workload.Wanted != a.StableReplicas:
 		return false
-	case c.routed && (o.Traffic.Knowledge != Present || o.Traffic.Weight != a.Weight || o.Traffic.Header != a.Header):
+	case c.routed && (o.Traffic.Knowledge != Present || o.Traffic.Weight != a.Weight || o.Traffic.Header != a.Header || o.Traffic.Mixed):
 		return false
 	case a.Canary == nil:
 		return o.Canary.Knowledge == Absent

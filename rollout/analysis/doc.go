@@ -18,6 +18,5 @@
 //     worse than its baseline by mistake with a probability of at most alpha,
 //     however often anyone looks (evariable.go; measured in BENCH.md).
 //
-// Strategies beside the plain one, and metrics, are values of this package. The
-// Rollout's API does not offer them yet.
+// Of its values the Rollout's API does not offer batches, headers and routed canaries.
 package analysis

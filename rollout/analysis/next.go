@@ -17,6 +17,7 @@ const (
 	EventFailed    = "RolloutFailed"
 	EventPaused    = "RolloutPaused"
 	EventResumed   = "RolloutResumed"
+	EventRestarted = "RolloutRestarted"
 	EventReturned  = "StableRestored"
 	EventReturning = "RestoringStable"
 )
@@ -45,8 +46,8 @@ func Next(s State, o Observation) (State, []Effect) {
 func (s *step) findWay() bool {
 	way, some := s.o.Strategy.course()
 	s.way = way
-	if !some {
-		s.way.routed = s.o.Traffic.Knowledge == Present
+	if !some || s.Course.Canary != nil && s.Course.Way != way.name { // what a strategy before has told the router has to go
+		s.way.routed = way.routed || s.o.Traffic.Knowledge == Present
 	}
 	return s.Stable != nil && (some || s.Course.Canary != nil || s.o.Canary.Knowledge == Present)
 }

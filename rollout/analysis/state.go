@@ -29,8 +29,7 @@ type State struct {
 // MaxSamples bounds the evidence that is kept.
 const MaxSamples = 20
 
-// FromStatus reads the State that Into wrote. A status holds no Course: Strategies that need one are not in the Rollout's
-// API.
+// FromStatus reads the State that Into wrote.
 func FromStatus(status v1alpha1.RolloutStatus) State {
 	s := State{
 		Phase:   status.Phase,
@@ -42,6 +41,7 @@ func FromStatus(status v1alpha1.RolloutStatus) State {
 	if status.StartedAt != nil {
 		s.StartedAt = status.StartedAt.Time
 	}
+	s.Course = courseFrom(status.Course)
 	return s
 }
 
@@ -56,6 +56,7 @@ func (s State) Into(status *v1alpha1.RolloutStatus) {
 	if !s.StartedAt.IsZero() {
 		status.StartedAt = &metav1.Time{Time: s.StartedAt}
 	}
+	status.Course = s.Course.into()
 }
 
 // Placed says which Bundle a workload has. The zero value is none.

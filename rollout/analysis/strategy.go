@@ -1,6 +1,9 @@
 package analysis
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -26,6 +29,8 @@ type Canary struct {
 	// DynamicStableScale makes stable as much smaller as it has less traffic. It costs time when a version fails: traffic
 	// returns as stable grows, because all at once would take stable down too.
 	DynamicStableScale bool
+	// Unrouted says that no router is told the weight: it is the share of pods, so that stable shrinks as the canary grows.
+	Unrouted bool
 }
 
 // Step is exactly one of its fields.
@@ -82,6 +87,18 @@ type course struct {
 	routed bool
 	// preview says that people can reach the canary before it has traffic.
 	preview bool
+	// name tells this Strategy from others, empty for the zero one.
+	name string
+}
+
+// digest tells Strategies apart.
+func (s Strategy) digest() string {
+	content, err := json.Marshal(s)
+	if err != nil { // a bound that is no number, which Validate refuses
+		return err.Error()
+	}
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:8])
 }
 
 func percent(n int) *int { return &n }
@@ -90,11 +107,14 @@ func percent(n int) *int { return &n }
 func (s Strategy) course() (course, bool) {
 	switch {
 	case s.Canary != nil:
-		return course{steps: ended(s.Canary.Steps), background: s.Canary.Analysis, shrinks: s.Canary.DynamicStableScale, routed: true}, true
+		return course{
+			steps: ended(s.Canary.Steps), background: s.Canary.Analysis,
+			shrinks: s.Canary.DynamicStableScale || s.Canary.Unrouted, routed: !s.Canary.Unrouted, name: s.digest(),
+		}, true
 	case s.BlueGreen != nil:
-		return course{steps: s.BlueGreen.steps(), routed: true, preview: true}, true
+		return course{steps: s.BlueGreen.steps(), routed: true, preview: true, name: s.digest()}, true
 	case s.Rolling != nil:
-		return course{steps: ended(s.Rolling.steps()), shrinks: true}, true
+		return course{steps: ended(s.Rolling.steps()), shrinks: true, name: s.digest()}, true
 	}
 	return course{}, false
 }
@@ -166,6 +186,9 @@ func (s Strategy) Validate() error {
 		}
 		if step.Weight != nil {
 			highest = *step.Weight
+		}
+		if s.Canary != nil && s.Canary.Unrouted && step.Header != nil {
+			return fmt.Errorf("step %d: header: without a router nothing can send by it", i+1)
 		}
 		if err := validateMetrics(step.Analysis, names); err != nil {
 			return fmt.Errorf("step %d: %w", i+1, err)

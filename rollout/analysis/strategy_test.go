@@ -245,3 +245,37 @@ func TestReturnToAStableThatShrank(t *testing.T) {
 	r.sail(look)
 	r.is(v1alpha1.PhaseFailed, "good", 0)
 }
+
+// A strategy that changes in the middle starts over from stable; its steps are not those that were gone.
+func TestStrategyChangesInTheMiddle(t *testing.T) {
+	at := func(n int) *int { return &n }
+	long := analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{{Weight: at(25)}, {Weight: at(50)}, {Pause: &analysis.Halt{}}, {Weight: at(75)}}}}
+	for name, c := range map[string]struct {
+		strategy analysis.Strategy
+		weight   int
+		phase    v1alpha1.RolloutPhase
+		stable   string
+	}{
+		"fewer steps": {analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{{Weight: at(1)}, {Pause: &analysis.Halt{}}}}}, 1, v1alpha1.PhaseProgressing, "good"},
+		"other steps": {analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{{Analysis: watching}, {Pause: &analysis.Halt{}}}}}, 0, v1alpha1.PhaseProgressing, "good"},
+		"by pods":     {analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{{Weight: at(25)}, {Pause: &analysis.Halt{}}}, Unrouted: true}}, 0, v1alpha1.PhaseProgressing, "good"},
+		"blue-green":  {analysis.Strategy{BlueGreen: &analysis.BlueGreen{Approve: true}}, 0, v1alpha1.PhaseProgressing, "good"},
+		"none":        {analysis.Strategy{}, 0, v1alpha1.PhaseHealthy, "good2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := depart(t, long, "good2")
+			r.sail(0)
+			if r.is(v1alpha1.PhaseProgressing, "good", 50); r.State.Course.Step != 2 {
+				t.Fatalf("at step %d", r.State.Course.Step)
+			}
+			r.strategy = c.strategy
+			for range 8 {
+				r.sail(look)
+			}
+			r.is(c.phase, c.stable, c.weight)
+			if c.phase == v1alpha1.PhaseProgressing && (r.Canary.Placed.Bundle != "digest-good2" || r.State.Course.Step != 1) {
+				t.Errorf("the canary is %+v at step %d", r.Canary, r.State.Course.Step)
+			}
+		})
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 // onCourse is Next with a canary beside stable.
 func (s *step) onCourse() {
+	s.follow()
 	s.withdraw()
 	s.take()
 	switch s.Phase {
@@ -28,6 +29,17 @@ func (s *step) onCourse() {
 	s.begins()
 }
 
+// follow starts over from stable when the Strategy is not the one that the course began with. To have changed it is a
+// person's answer to whatever the Rollout waited for.
+func (s *step) follow() {
+	if s.Course.Canary == nil || s.Course.Leaving || s.failed() || s.Settled() || s.Course.Way == s.way.name {
+		return
+	}
+	s.Course.Leaving, s.Course.Withdrawn = true, false
+	s.Phase, s.Verdict, s.Course.Lacks = v1alpha1.PhaseProgressing, nil, time.Time{}
+	s.tell(false, EventRestarted, fmt.Sprintf("%s starts over: the strategy has changed", name(*s.Target)))
+}
+
 // withdraw takes traffic from a canary that leaves: all at once where stable is in full size, else as much as stable can
 // take. It never gives any.
 func (s *step) withdraw() {
@@ -35,9 +47,10 @@ func (s *step) withdraw() {
 		return
 	}
 	s.Course.Header, s.Course.Promoting = Header{}, false
-	weight := 0
-	if s.way.shrinks && s.o.Size > 0 {
-		able, w := int64(0), s.o.Workload
+	weight, w := 0, s.o.Workload
+	smaller := w.Knowledge == Present && (w.Placed.Bundle != s.Stable.Digest || w.Wanted < s.o.Size) // by a strategy before, or while it is updated
+	if (s.way.shrinks || smaller) && s.o.Size > 0 {
+		able := int64(0)
 		if w.Knowledge == Present && w.Current && w.Placed.Bundle == s.Stable.Digest {
 			able = int64(min(w.Available, w.Updated, s.o.Size))
 		}
@@ -91,7 +104,11 @@ func (s *step) replaces() bool {
 	if s.Course.Weight > 0 || !free {
 		return true
 	}
-	s.Course = Course{Canary: s.Target, Since: s.now()}
+	if s.way.name == "" { // the workload itself becomes the target
+		s.Course, s.StartedAt = Course{}, s.now()
+		return true
+	}
+	s.Course = Course{Canary: s.Target, Way: s.way.name, Since: s.now()}
 	return false
 }
 

@@ -161,9 +161,13 @@ func (h *harbour) arrange(a analysis.Arrangement, strategy analysis.Strategy) {
 	} else {
 		h.Canary = h.Canary.sail(analysis.Placed{Bundle: a.Canary.Digest}, a.CanaryReplicas)
 	}
-	if strategy.Rolling == nil {
+	if routes(strategy) || h.Weight > 0 {
 		h.Weight, h.Header = a.Weight, a.Header
 	}
+}
+
+func routes(s analysis.Strategy) bool {
+	return s.Rolling == nil && (s.Canary == nil || !s.Canary.Unrouted)
 }
 
 func (h *harbour) note(s analysis.State) {
@@ -229,7 +233,7 @@ func (h harbour) allowed(s analysis.State, a analysis.Arrangement, o analysis.Ob
 	if a.Canary != nil {
 		canary = a.Canary.Name
 	}
-	routed := o.Strategy.Rolling == nil
+	routed := routes(o.Strategy)
 	rises := routed && a.Weight > h.Weight || !routed && a.CanaryReplicas > h.Canary.Wanted
 	switch {
 	case a.Stable.Name == h.Banned:
@@ -265,6 +269,9 @@ func courses() map[string]analysis.Strategy {
 		"canary that shrinks stable": {Canary: &analysis.Canary{Steps: []analysis.Step{
 			{Weight: at(50)}, {Analysis: watching[:1]},
 		}, DynamicStableScale: true}},
+		"canary by the share of pods": {Canary: &analysis.Canary{Steps: []analysis.Step{
+			{Weight: at(25)}, {Analysis: watching[:1]},
+		}, Unrouted: true}},
 		"blue-green": {BlueGreen: &analysis.BlueGreen{Before: watching[:1], After: watching[1:], ScaleDownDelay: look}},
 		"batches":    {Rolling: &analysis.Batches{Batches: []analysis.Batch{{Percent: 25, Pause: look}, {Percent: 50, Analysis: watching[:1]}}}},
 	}
@@ -437,7 +444,7 @@ func walk(t *testing.T, strategy analysis.Strategy) {
 		}
 	}
 	t.Logf("%d states", len(seen))
-	reached := map[string]bool{"failed": false, "passed": false, "all traffic": false, "withdrawn": strategy.Canary == nil || strategy.Canary.DynamicStableScale, "newer in the middle": false, "promoting": false}
+	reached := map[string]bool{"failed": false, "passed": false, "all traffic": false, "withdrawn": strategy.Canary == nil || strategy.Canary.DynamicStableScale || strategy.Canary.Unrouted, "newer in the middle": false, "promoting": false}
 	for _, v := range seen {
 		s := v.harbour.State
 		for what, is := range map[string]bool{

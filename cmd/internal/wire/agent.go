@@ -35,6 +35,7 @@ import (
 	"github.com/slipway-cd/slipway/reconciler/apply"
 	"github.com/slipway-cd/slipway/reconciler/report"
 	"github.com/slipway-cd/slipway/rollout"
+	"github.com/slipway-cd/slipway/rollout/prom"
 )
 
 // AgentOptions say how one agent runs.
@@ -53,6 +54,8 @@ type AgentOptions struct {
 	// RegistryLogins is a file as `docker login` writes it, for registries that do not show signatures, artifacts
 	// and charts to everybody. It may be missing.
 	RegistryLogins string
+	// Prometheus is the URL of the server that Rollouts measure with; empty for none.
+	Prometheus string
 	// HTTP trusts the server's certificate.
 	HTTP *http.Client
 	// Lease makes several agents of a cluster agree on one that works: how long the others wait for one that has died. Zero
@@ -202,12 +205,24 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, unfenced
 	if applications, err = reconciler.NewApplication(options); err != nil {
 		return err
 	}
-	rollouts, err := rollout.New(rollout.Options{Now: o.Now, Events: options.Events, Metrics: metrics.Registry, Failpoint: failpoint})
+	meter, err := newMeter(o.Prometheus)
+	if err != nil {
+		return err
+	}
+	rollouts, err := rollout.New(rollout.Options{Now: o.Now, Events: options.Events, Meter: meter, Metrics: metrics.Registry, Failpoint: failpoint})
 	if err != nil {
 		return err
 	}
 	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr),
 		reconciler.NewApplicationSet(applications).SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, unfenced, sources), addNotifier(mgr, o))
+}
+
+// newMeter is nil without a server: then metrics are unavailable, and pause.
+func newMeter(server string) (rollout.Meter, error) {
+	if server == "" {
+		return nil, nil
+	}
+	return prom.New(prom.Options{URL: server})
 }
 
 // fluxMetrics registers the collectors of fluxcd/pkg/runtime, once for each process.

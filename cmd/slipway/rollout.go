@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+)
+
+// rolloutStatus is what rollout status answers.
+type rolloutStatus struct {
+	Rollout string                `json:"rollout"`
+	Phase   v1alpha1.RolloutPhase `json:"phase"`
+	Stable  string                `json:"stable,omitempty"`
+	Target  string                `json:"target,omitempty"`
+	// Step counts from one; it and Weight are absent while nothing runs beside stable.
+	Step    int               `json:"step,omitempty"`
+	Weight  int               `json:"weight,omitempty"`
+	Said    []string          `json:"said,omitempty"` // by metrics, lately
+	Verdict *v1alpha1.Verdict `json:"verdict,omitempty"`
+}
+
+func rolloutCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "rollout",
+		Short:   "Look at a Rollout, and let it go on",
+		Example: "  slipway rollout status shop/web\n  slipway rollout promote shop/web",
+		Args:    args(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(rolloutStatusCommand(g), rolloutPromoteCommand(g))
+	return cmd
+}
+
+func rolloutStatusCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:     "status NAMESPACE/NAME",
+		Short:   "Show how far a Rollout has come",
+		Example: "  slipway rollout status shop/web",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			_, rollout, err := g.rollout(cmd.Context(), given[0])
+			if err != nil {
+				return err
+			}
+			status := statusOfRollout(rollout)
+			return g.print(status, func(w io.Writer) { printRollout(w, status) })
+		},
+	}
+}
+
+func statusOfRollout(rollout *v1alpha1.Rollout) rolloutStatus {
+	known := rollout.Status
+	status := rolloutStatus{Rollout: rollout.Namespace + "/" + rollout.Name, Phase: known.Phase, Verdict: known.Verdict}
+	if known.Stable != nil {
+		status.Stable = known.Stable.Name
+	}
+	if known.Target != nil {
+		status.Target = known.Target.Name
+	}
+	if course := known.Course; course != nil && course.Canary != nil {
+		status.Step, status.Weight = int(course.Step)+1, int(course.Weight)
+		for _, tally := range append(course.Background, course.Tallies...) {
+			if tally.Said != "" {
+				status.Said = append(status.Said, tally.Said)
+			}
+		}
+	}
+	return status
+}
+
+func printRollout(w io.Writer, status rolloutStatus) {
+	fmt.Fprintf(w, "%s is %s\n  stable  %s\n  target  %s\n", status.Rollout, or(string(status.Phase)), or(status.Stable), or(status.Target))
+	if status.Step > 0 {
+		fmt.Fprintf(w, "  step    %d, with %d%% of traffic\n", status.Step, status.Weight)
+	}
+	for _, said := range status.Said {
+		fmt.Fprintf(w, "  metric  %s\n", said)
+	}
+	if status.Verdict != nil {
+		fmt.Fprintf(w, "  verdict %s: %s\n", status.Verdict.Outcome, status.Verdict.Message)
+	}
+}
+
+// approvedStep is what rollout promote answers.
+type approvedStep struct {
+	Rollout string `json:"rollout"`
+	Bundle  string `json:"bundle"`
+	Step    int    `json:"step"`
+	By      string `json:"by"`
+}
+
+func rolloutPromoteCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "promote NAMESPACE/NAME",
+		Short: "Approve the step that a Rollout stands at",
+		Long: `Approve the step that a Rollout stands at: a pause without an end, the switch of a blue-green
+Rollout, or a pause because metrics said nothing, which are then measured anew. It is a yes to
+this step of this version alone, and stands on the Rollout with your name.`,
+		Example: "  slipway rollout promote shop/web",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			ctx := cmd.Context()
+			kube, rollout, err := g.rollout(ctx, given[0])
+			if err != nil {
+				return err
+			}
+			course := rollout.Status.Course
+			if course == nil || course.Canary == nil || rollout.Status.Target == nil || course.Canary.Digest != rollout.Status.Target.Digest {
+				return fmt.Errorf("rollout %s: it is %s and waits for nobody (see 'slipway rollout status %s')", given[0], or(string(rollout.Status.Phase)), given[0])
+			}
+			said := v1alpha1.StepApproval{
+				Bundle: course.Canary.Digest, Step: int(course.Step), Answers: waitsSince(rollout), At: time.Now().UTC(), By: whoami(ctx, kube),
+			}
+			text, err := json.Marshal(said)
+			if err != nil {
+				return err
+			}
+			if err := annotate(ctx, kube, rollout, manifests.AnnotationApproved, string(text)); err != nil {
+				return err
+			}
+			return g.print(approvedStep{given[0], course.Canary.Name, said.Step + 1, said.By}, func(w io.Writer) {
+				fmt.Fprintf(w, "step %d of Bundle %s is approved\n", said.Step+1, course.Canary.Name)
+			})
+		},
+	}
+}
+
+// waitsSince is the time of what a Rollout waits at.
+func waitsSince(rollout *v1alpha1.Rollout) time.Time {
+	switch {
+	case rollout.Status.Verdict != nil:
+		return rollout.Status.Verdict.At.UTC()
+	case rollout.Status.Course.Since != nil:
+		return rollout.Status.Course.Since.UTC()
+	}
+	return time.Time{}
+}
+
+// rollout reads one Rollout.
+func (g *globals) rollout(ctx context.Context, name string) (client.Client, *v1alpha1.Rollout, error) {
+	namespace, of, is := strings.Cut(name, "/")
+	if !is || namespace == "" || of == "" {
+		return nil, nil, usage("rollout %s: want NAMESPACE/NAME", name)
+	}
+	kube, _, err := g.kube()
+	if err != nil {
+		return nil, nil, err
+	}
+	rollout := &v1alpha1.Rollout{}
+	if err := kube.Get(ctx, client.ObjectKey{Namespace: namespace, Name: of}, rollout); err != nil {
+		return nil, nil, fmt.Errorf("rollout %s: %w", name, err)
+	}
+	return kube, rollout, nil
+}

@@ -1,0 +1,287 @@
+package v1alpha1
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Strategy is exactly one of its fields.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.rolling), has(self.canary), has(self.blueGreen)].filter(given, given).size() == 1",message="give exactly one of rolling, canary and blueGreen"
+type Strategy struct {
+	// Rolling lets the Deployment replace its pods.
+	// +optional
+	Rolling *RollingStrategy `json:"rolling,omitempty"`
+	// Canary runs the new version beside the old one and gives it more and more of the pods.
+	// +optional
+	Canary *CanaryStrategy `json:"canary,omitempty"`
+	// BlueGreen runs the new version beside the old one in full size and moves the Services to it at once.
+	// +optional
+	BlueGreen *BlueGreenStrategy `json:"blueGreen,omitempty"`
+}
+
+// ProgressDeadline is how long pods of the strategy that is given may take; zero without one.
+func (s Strategy) ProgressDeadline() time.Duration {
+	switch {
+	case s.Rolling != nil:
+		return s.Rolling.ProgressDeadline.Duration
+	case s.Canary != nil:
+		return s.Canary.ProgressDeadline.Duration
+	case s.BlueGreen != nil:
+		return s.BlueGreen.ProgressDeadline.Duration
+	}
+	return 0
+}
+
+// CanaryStrategy shares out traffic by numbers of pods: the Deployment NAME-canary grows as the Deployment itself
+// shrinks, and the Services send to the pods of both.
+type CanaryStrategy struct {
+	// ProgressDeadline is how long the pods that a step asks for may take until they are available.
+	// +kubebuilder:default="5m"
+	ProgressDeadline metav1.Duration `json:"progressDeadline,omitempty"`
+	// Steps are done one after the other; after the last the new version takes all traffic and becomes stable.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=50
+	Steps []CanaryStep `json:"steps"`
+	// Analysis watches from the first traffic to the end.
+	// +kubebuilder:validation:MaxItems=20
+	// +optional
+	Analysis []MetricCheck `json:"analysis,omitempty"`
+}
+
+// CanaryStep is exactly one of its fields.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.weight), has(self.pause), has(self.replicas), has(self.analysis)].filter(given, given).size() == 1",message="give exactly one of weight, pause, replicas and analysis"
+type CanaryStep struct {
+	// Weight is the percentage of all pods that are of the new version, rounded up.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	// +optional
+	Weight *int32 `json:"weight,omitempty"`
+	// Pause waits, for a time or until approved.
+	// +optional
+	Pause *PauseStep `json:"pause,omitempty"`
+	// Replicas is the percentage of the workload's size that the canary has at least from here on.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	// +optional
+	Replicas *int32 `json:"replicas,omitempty"`
+	// Analysis goes on when all metrics have passed.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=20
+	// +optional
+	Analysis []MetricCheck `json:"analysis,omitempty"`
+}
+
+// PauseStep waits.
+type PauseStep struct {
+	// For is how long; without it until a person approves (slipway rollout promote).
+	// +optional
+	For metav1.Duration `json:"for,omitempty"`
+}
+
+// BlueGreenStrategy moves all traffic of the Rollout's Services at once. Until then the new version is reached by
+// the Services NAME-canary.
+type BlueGreenStrategy struct {
+	// ProgressDeadline is how long the pods of the new version may take until they are available.
+	// +kubebuilder:default="5m"
+	ProgressDeadline metav1.Duration `json:"progressDeadline,omitempty"`
+	// Before is measured before the new version has traffic.
+	// +kubebuilder:validation:MaxItems=20
+	// +optional
+	Before []MetricCheck `json:"before,omitempty"`
+	// Approve waits for a person before the switch (slipway rollout promote).
+	// +optional
+	Approve bool `json:"approve,omitempty"`
+	// After is measured once it has the traffic; the old version is kept in full meanwhile.
+	// +kubebuilder:validation:MaxItems=20
+	// +optional
+	After []MetricCheck `json:"after,omitempty"`
+	// ScaleDownDelay is how long the old version is kept after that.
+	// +optional
+	ScaleDownDelay metav1.Duration `json:"scaleDownDelay,omitempty"`
+}
+
+// MetricCheck measures again and again with the agent's Prometheus. In queries {{canary}} and {{stable}} become regular
+// expressions for the names of the pods of both versions, {{pods}} that of the version that is measured, {{namespace}}
+// the Rollout's, and {{interval}} the interval as Prometheus writes it.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.range), has(self.relative), has(self.errors), has(self.latency)].filter(given, given).size() == 1",message="give exactly one of range, relative, errors and latency"
+type MetricCheck struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// Range holds the value of a query within bounds.
+	// +optional
+	Range *RangeCheck `json:"range,omitempty"`
+	// Relative holds the canary's value close to the stable version's.
+	// +optional
+	Relative *RelativeCheck `json:"relative,omitempty"`
+	// Errors compares shares of bad requests of both versions, by a test that may be looked at at any time.
+	// +optional
+	Errors *ErrorsCheck `json:"errors,omitempty"`
+	// Latency compares histograms of both versions by such a test.
+	// +optional
+	Latency *LatencyCheck `json:"latency,omitempty"`
+
+	// InitialDelay is waited before the first look.
+	// +optional
+	InitialDelay metav1.Duration `json:"initialDelay,omitempty"`
+	// Interval between looks.
+	// +kubebuilder:default="30s"
+	Interval metav1.Duration `json:"interval,omitempty"`
+	// Count is how many looks that showed something make a Pass.
+	// +kubebuilder:default=5
+	// +kubebuilder:validation:Minimum=1
+	Count int32 `json:"count,omitempty"`
+	// FailureLimit is how many looks of range and relative may fail.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	FailureLimit int32 `json:"failureLimit,omitempty"`
+	// ConsecutiveErrorLimit is how many looks in a row may get no answer.
+	// +kubebuilder:default=4
+	// +kubebuilder:validation:Minimum=0
+	ConsecutiveErrorLimit *int32 `json:"consecutiveErrorLimit,omitempty"`
+	// InconclusiveLimit is how many looks may get an answer that says nothing.
+	// +kubebuilder:default=4
+	// +kubebuilder:validation:Minimum=0
+	InconclusiveLimit *int32 `json:"inconclusiveLimit,omitempty"`
+	// OnInsufficientData is what to do when one of the last two limits is exceeded, or too few requests came.
+	// +kubebuilder:default=Pause
+	// +kubebuilder:validation:Enum=Pause;Proceed;Rollback
+	OnInsufficientData string `json:"onInsufficientData,omitempty"`
+	// DryRun says to measure and to tell, and to decide nothing.
+	// +optional
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// What MetricCheck.OnInsufficientData may be.
+const (
+	InsufficientPause    = "Pause"
+	InsufficientProceed  = "Proceed"
+	InsufficientRollback = "Rollback"
+)
+
+// RangeCheck is from Min to Max, both included.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.min) || has(self.max)",message="give min, max or both"
+type RangeCheck struct {
+	// Query has one result.
+	// +kubebuilder:validation:MinLength=1
+	Query string `json:"query"`
+	// +optional
+	Min *resource.Quantity `json:"min,omitempty"`
+	// +optional
+	Max *resource.Quantity `json:"max,omitempty"`
+}
+
+// RelativeCheck is how far the canary's value may be above and below that of stable, as a share of it: 0.1 is ten percent.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.above) || has(self.below)",message="give above, below or both"
+type RelativeCheck struct {
+	// Query is asked for both versions, by {{pods}}.
+	// +kubebuilder:validation:MinLength=1
+	Query string `json:"query"`
+	// +optional
+	Above *resource.Quantity `json:"above,omitempty"`
+	// +optional
+	Below *resource.Quantity `json:"below,omitempty"`
+}
+
+// ErrorsCheck asks for raw counters, not rates.
+type ErrorsCheck struct {
+	// Total is the query for all requests and Bad that for the bad ones among them, by {{pods}}.
+	// +kubebuilder:validation:MinLength=1
+	Total string `json:"total"`
+	// +kubebuilder:validation:MinLength=1
+	Bad              string `json:"bad"`
+	SequentialOption `json:",inline"`
+}
+
+// LatencyCheck asks for the buckets of a classic histogram in seconds.
+type LatencyCheck struct {
+	// Buckets is the query for them, by {{pods}}; it keeps the label le.
+	// +kubebuilder:validation:MinLength=1
+	Buckets          string `json:"buckets"`
+	SequentialOption `json:",inline"`
+}
+
+// SequentialOption is how sure a test has to be.
+type SequentialOption struct {
+	// Alpha bounds the probability that an equal canary is ever called worse.
+	// +kubebuilder:default="0.05"
+	Alpha *resource.Quantity `json:"alpha,omitempty"`
+	// Effect is the smallest difference of shares that matters: 0.005 is half a percentage point.
+	// +kubebuilder:default="0.005"
+	Effect *resource.Quantity `json:"effect,omitempty"`
+	// MinSamples is how many requests of the canary a Pass needs at least.
+	// +kubebuilder:default=100
+	// +kubebuilder:validation:Minimum=1
+	MinSamples int64 `json:"minSamples,omitempty"`
+	// MaxSamples of the canary end the test; zero is no end.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	MaxSamples int64 `json:"maxSamples,omitempty"`
+}
+
+// RolloutCourse is how far a target has come on a canary or blue-green strategy.
+type RolloutCourse struct {
+	// Canary is the Bundle that runs beside stable.
+	// +optional
+	Canary *BundleRef `json:"canary,omitempty"`
+	// Strategy is the digest of the strategy that is followed; with another one the canary starts over.
+	// +optional
+	Strategy string `json:"strategy,omitempty"`
+	// Step counts from zero; Since is when it began.
+	Step int32 `json:"step"`
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+	// Weight is the canary's percentage of traffic, Replicas the percentage of the workload's size that it has at least.
+	Weight   int32 `json:"weight"`
+	Replicas int32 `json:"replicas,omitempty"`
+	// Header brings requests to the canary besides.
+	// +optional
+	Header *RolloutHeader `json:"header,omitempty"`
+	// Lacks is since when the canary is smaller than it has to be.
+	// +optional
+	Lacks *metav1.Time `json:"lacks,omitempty"`
+	// Promoting says that the workload becomes the target, Leaving and Withdrawn that the canary goes.
+	Promoting bool `json:"promoting,omitempty"`
+	Leaving   bool `json:"leaving,omitempty"`
+	Withdrawn bool `json:"withdrawn,omitempty"`
+	// Tallies of the step's metrics and Background of those that watch, in the order of the spec.
+	// +optional
+	Tallies []MetricTally `json:"tallies,omitempty"`
+	// +optional
+	Background []MetricTally `json:"background,omitempty"`
+}
+
+// StepApproval is a person's yes to one step of one Bundle.
+//
+// +kubebuilder:object:generate=false
+type StepApproval struct {
+	// Bundle is the digest of the Bundle and Step what status.course has, from zero.
+	Bundle string `json:"bundle"`
+	Step   int    `json:"step"`
+	// Answers is the time of what was waiting: that of the Verdict, else since when the Rollout is at the step. With it no
+	// clock but the agent's counts.
+	Answers time.Time `json:"answers"`
+	At      time.Time `json:"at"`
+	By      string    `json:"by"`
+}
+
+// RolloutHeader is a header of a request with its exact value.
+type RolloutHeader struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// MetricTally is what one metric has shown so far.
+type MetricTally struct {
+	// Said is what the last look showed, for people.
+	Said string `json:"said,omitempty"`
+	// State is all that is remembered of the metric, JSON.
+	State string `json:"state"`
+}

@@ -1,0 +1,272 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/reconciler/plan"
+	"github.com/slipway-cd/slipway/rollout/analysis"
+)
+
+// labelHash tells the pods of one ReplicaSet from those of others.
+const labelHash = appsv1.DefaultDeploymentUniqueLabelKey
+
+// errNotYet is that a controller of Kubernetes has to do something first. It says nothing about a version.
+var errNotYet = errors.New("not there yet")
+
+// errStable is trouble with what is not the new version's: that version is not to blame.
+type errStable struct{ error }
+
+func (e errStable) Unwrap() error { return e.error }
+
+// arranging puts one Arrangement in place.
+type arranging struct {
+	*Reconciler
+	rollout *v1alpha1.Rollout
+	analysis.Arrangement
+	o        analysis.Observation
+	services []*unstructured.Unstructured // of the Bundle of stable, named by the Rollout
+	stable   []*unstructured.Unstructured // the rest of it
+	canary   []*unstructured.Unstructured // what runs beside
+	unread   error                        // why canary is not known; stable takes traffic back without it
+	applied  []v1alpha1.AppliedObject
+}
+
+// arrangedAs is what status.appliedBundle says once a is in place. It begins as that of a Bundle alone, and is that when
+// nothing is left beside it.
+func arrangedAs(a analysis.Arrangement, o analysis.Observation) string {
+	switch {
+	case a.Canary != nil:
+		return fmt.Sprintf("%s with %s: %d and %d replicas, %d%%", a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas, a.Weight)
+	case o.Canary.Knowledge == analysis.Present:
+		return a.Stable.Digest + " alone"
+	}
+	return a.Stable.Digest
+}
+
+// sameBundles says that two of what arrangedAs returns differ at most in numbers of pods and shares of traffic.
+func sameBundles(a, b string) bool {
+	trim := func(as string) string {
+		bundles, _, _ := strings.Cut(as, ": ")
+		return strings.TrimSuffix(bundles, " alone")
+	}
+	return trim(a) == trim(b)
+}
+
+// arrange puts a in place: what has to grow, traffic, what shrinks or goes. Traffic that leaves the canary goes first of
+// all. It returns what to compare with later; with an error, of what is in place by then.
+func (r *Reconciler) arrange(ctx context.Context, rollout *v1alpha1.Rollout, a analysis.Arrangement, o analysis.Observation) ([]v1alpha1.AppliedObject, error) {
+	w := &arranging{Reconciler: r, rollout: rollout, Arrangement: a, o: o}
+	if err := w.load(ctx); err != nil {
+		return nil, err
+	}
+	for _, step := range w.order() {
+		if err := step(ctx); err != nil {
+			return w.applied, err
+		}
+	}
+	return w.applied, nil
+}
+
+func (w *arranging) order() []func(context.Context) error {
+	live := w.o.Workload
+	there := live.Knowledge == analysis.Present && live.Placed.Bundle == w.Stable.Digest
+	rises := w.Weight > w.o.Traffic.Weight
+	switch late := w.stableLate(); {
+	case rises && late:
+		return []func(context.Context) error{w.placeCanary, w.moveTraffic, w.placeStable, w.removeRest}
+	case rises:
+		return []func(context.Context) error{w.placeStable, w.placeCanary, w.moveTraffic, w.removeRest}
+	case late:
+		return []func(context.Context) error{w.moveTraffic, w.placeCanary, w.placeStable, w.removeRest}
+	case there: // traffic returns also when the API server takes nothing else
+		return []func(context.Context) error{w.moveTraffic, w.placeStable, w.placeCanary, w.removeRest}
+	}
+	return []func(context.Context) error{w.placeStable, w.moveTraffic, w.placeCanary, w.removeRest}
+}
+
+func (w *arranging) load(ctx context.Context) error {
+	objects, err := w.Reconciler.load(ctx, w.rollout.Namespace, w.Stable)
+	if err != nil {
+		return errStable{err}
+	}
+	for _, form := range formsOf(objects, w.rollout, w.Placed) {
+		_, sized, _ := unstructured.NestedFieldNoCopy(form.Object, "spec", "replicas")
+		switch {
+		case form.GetKind() == "Service":
+			w.services = append(w.services, form)
+			continue
+		case form.GetKind() == "Deployment" && sized: // else an autoscaler's
+			resize(form, w.StableReplicas)
+		}
+		w.stable = append(w.stable, form)
+	}
+	if w.Arrangement.Canary == nil {
+		return nil
+	}
+	bundle, err := w.Reconciler.load(ctx, w.rollout.Namespace, *w.Arrangement.Canary)
+	w.canary, w.unread = canaryForms(bundle, w.rollout, w.Arrangement), err
+	return nil
+}
+
+// stableLate says that the workload gets less to do: it is updated, or shrinks.
+func (w *arranging) stableLate() bool {
+	live := w.o.Workload
+	return live.Knowledge == analysis.Present && (live.Placed.Bundle != w.Stable.Digest && w.Arrangement.Canary != nil || live.Wanted > w.StableReplicas)
+}
+
+func (w *arranging) placeStable(ctx context.Context) error {
+	for _, form := range w.stable {
+		if err := w.place(ctx, form); err != nil {
+			if w.Arrangement.Canary != nil && w.Stable.Digest == w.Arrangement.Canary.Digest {
+				return err
+			}
+			return errStable{err}
+		}
+	}
+	return nil
+}
+
+// moveTraffic points the Services. While something runs beside stable those of a blue-green Rollout are pinned to one of
+// both; else they send to all pods.
+func (w *arranging) moveTraffic(ctx context.Context) error {
+	beside := w.Arrangement.Canary != nil || w.o.Canary.Knowledge == analysis.Present
+	pinned := beside && w.o.Traffic.Knowledge == analysis.Present || beside && w.rollout.Spec.Strategy.BlueGreen != nil
+	hash, weight := "", "0"
+	if pinned {
+		name := w.rollout.Spec.WorkloadRef.Name
+		if w.Weight == 100 {
+			name, weight = canaryName(w.rollout), "100"
+		}
+		var err error
+		if hash, err = w.hashOf(ctx, name); err != nil {
+			return errStable{err}
+		}
+	}
+	for _, service := range w.services {
+		form := service.DeepCopy()
+		if pinned {
+			pin(form, hash)
+			annotations := form.GetAnnotations()
+			annotations[manifests.AnnotationTraffic] = weight
+			form.SetAnnotations(annotations)
+		}
+		if err := w.place(ctx, form); err != nil {
+			return errStable{err}
+		}
+	}
+	return nil
+}
+
+// placeCanary applies what runs beside stable, the workload last but for what shows it to people.
+func (w *arranging) placeCanary(ctx context.Context) error {
+	if w.unread != nil {
+		return w.unread
+	}
+	for _, form := range w.canary {
+		if err := w.placeBeside(ctx, form); err != nil {
+			return err
+		}
+	}
+	if !w.Preview || w.Arrangement.Canary == nil {
+		return nil
+	}
+	hash, err := w.hashOf(ctx, canaryName(w.rollout))
+	if err != nil {
+		return errStable{err}
+	}
+	for _, service := range w.services {
+		preview := previewOf(service, w.rollout, w.Arrangement, hash)
+		w.canary = append(w.canary, preview)
+		if err := w.placeBeside(ctx, preview); err != nil {
+			return errStable{err}
+		}
+	}
+	return nil
+}
+
+// placeBeside applies an object that has not to be there, unless it is somebody else's.
+func (w *arranging) placeBeside(ctx context.Context, form *unstructured.Unstructured) error {
+	ref := manifests.RefOf(form)
+	live, err := metadataOf(ctx, w.direct, ref, form.GroupVersionKind().Version)
+	switch {
+	case apierrors.IsNotFound(err):
+	case err != nil:
+		return errStable{fmt.Errorf("%s: %w", ref, err)}
+	case live.Labels[manifests.LabelCanary] != canaryLabel(w.rollout):
+		return errStable{fmt.Errorf("%s: it is not the Rollout's (give it another name: this one is for what runs beside %s)", ref, w.rollout.Spec.WorkloadRef.Name)}
+	case live.DeletionTimestamp != nil:
+		return errStable{fmt.Errorf("%s: the one before is being deleted: %w", ref, errNotYet)}
+	}
+	return w.place(ctx, form)
+}
+
+func (w *arranging) place(ctx context.Context, form *unstructured.Unstructured) error {
+	live, err := w.applyObject(ctx, form)
+	if err != nil {
+		return fmt.Errorf("%s: %w", manifests.RefOf(form), err)
+	}
+	w.applied = append(w.applied, appliedOf(live))
+	return nil
+}
+
+// appliedOf is what to compare an object with later.
+func appliedOf(live *unstructured.Unstructured) v1alpha1.AppliedObject {
+	fields, _ := plan.FieldsDigest(live.GetManagedFields(), manifests.RolloutManager)
+	gvk := live.GroupVersionKind()
+	return v1alpha1.AppliedObject{Group: gvk.Group, Version: gvk.Version, Kind: gvk.Kind, Name: live.GetName(), Fields: string(fields)}
+}
+
+// removeRest deletes what was beside stable and is not wanted any more.
+func (w *arranging) removeRest(ctx context.Context) error {
+	for _, kind := range append([]metav1.TypeMeta{{APIVersion: "apps/v1", Kind: "Deployment"}}, bundleKinds()...) {
+		list := &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: kind.APIVersion, Kind: kind.Kind + "List"}}
+		marked := client.MatchingLabels{manifests.LabelCanary: canaryLabel(w.rollout), manifests.LabelApplication: w.rollout.Labels[manifests.LabelApplication]}
+		if err := w.direct.List(ctx, list, client.InNamespace(w.rollout.Namespace), marked); err != nil {
+			return errStable{fmt.Errorf("what is left beside stable: %w", err)}
+		}
+		for i := range list.Items {
+			object := &list.Items[i]
+			object.TypeMeta = kind
+			if object.DeletionTimestamp != nil || !ownedBy(object, w.rollout) || slices.ContainsFunc(w.canary, func(form *unstructured.Unstructured) bool {
+				return form.GetKind() == kind.Kind && form.GetName() == object.Name
+			}) {
+				continue
+			}
+			// In the foreground: as long as the workload is there its pods may be too, and Services are not to find them.
+			err := w.client.Delete(ctx, object, client.Preconditions{UID: &object.UID}, client.PropagationPolicy(metav1.DeletePropagationForeground))
+			if client.IgnoreNotFound(err) != nil {
+				return errStable{fmt.Errorf("%s %s: %w", kind.Kind, object.Name, err)}
+			}
+		}
+	}
+	return nil
+}
+
+// hashOf is the pod-template-hash of the newest pods of a Deployment.
+func (r *arranging) hashOf(ctx context.Context, name string) (string, error) {
+	deployment, newest, err := r.replicaSets(ctx, r.rollout.Namespace, name)
+	if err != nil {
+		return "", fmt.Errorf("Deployment %s: %w", name, err)
+	}
+	if deployment.Status.ObservedGeneration < deployment.Generation {
+		return "", fmt.Errorf("Deployment %s: its controller has not looked at it: %w", name, errNotYet)
+	}
+	for _, set := range newest {
+		if set.Annotations[annotationRevision] == deployment.Annotations[annotationRevision] && set.Labels[labelHash] != "" {
+			return set.Labels[labelHash], nil
+		}
+	}
+	return "", fmt.Errorf("Deployment %s: its ReplicaSet: %w", name, errNotYet)
+}

@@ -1,0 +1,207 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/rollout/analysis"
+)
+
+// maxMeasuring bounds how long a pass may wait for answers: traffic must be able to return meanwhile.
+const maxMeasuring = 10 * time.Second
+
+// reading is what counters showed last. It is not written down: where it is lost, counting begins anew.
+type reading struct {
+	bundle    string
+	requests  analysis.Pair[analysis.Requests]
+	histogram analysis.Pair[analysis.Histogram]
+}
+
+// readings are the last of all Rollouts, by Rollout and metric.
+type readings struct {
+	sync.Mutex
+	last map[types.NamespacedName]map[string]reading
+}
+
+// swap returns the reading before now, false when there is none of the same Bundle.
+func (r *readings) swap(rollout types.NamespacedName, metric string, now reading) (reading, bool) {
+	r.Lock()
+	defer r.Unlock()
+	if r.last[rollout] == nil {
+		r.last[rollout] = map[string]reading{}
+	}
+	before, some := r.last[rollout][metric]
+	r.last[rollout][metric] = now
+	return before, some && before.bundle == now.bundle
+}
+
+func (r *readings) forget(rollout types.NamespacedName) {
+	r.Lock()
+	defer r.Unlock()
+	delete(r.last, rollout)
+}
+
+// measure looks at metrics, all at once.
+func (r *Reconciler) measure(ctx context.Context, rollout *v1alpha1.Rollout, names []string, now time.Time) map[string]analysis.Look {
+	ctx, cancel := context.WithTimeoutCause(ctx, maxMeasuring, fmt.Errorf("no answer within %s", maxMeasuring))
+	defer cancel()
+	checks, looks := checksOf(rollout.Spec.Strategy), map[string]analysis.Look{}
+	var lock sync.Mutex
+	var all sync.WaitGroup
+	for _, name := range names {
+		check := checks[name]
+		if check == nil {
+			continue
+		}
+		all.Go(func() {
+			look, err := r.look(ctx, rollout, check, now)
+			look.At = now
+			var gap *analysis.Gap
+			switch {
+			case errors.As(err, &gap):
+				look.Gap = gap
+			case err != nil:
+				look.Unavailable = err.Error()
+			}
+			lock.Lock()
+			defer lock.Unlock()
+			looks[name] = look
+		})
+	}
+	all.Wait()
+	return looks
+}
+
+// look asks for one metric. An error that is no *Gap means that there was no answer.
+func (r *Reconciler) look(ctx context.Context, rollout *v1alpha1.Rollout, check *v1alpha1.MetricCheck, now time.Time) (look analysis.Look, err error) {
+	meter := r.options.Meter
+	if meter == nil {
+		return look, errors.New("the agent knows no Prometheus (start it with --prometheus URL)")
+	}
+	canary, stable := queriesOf(rollout, check.Interval.Duration)
+	switch {
+	case check.Range != nil:
+		look.Canary, err = meter.Values(ctx, canary.fill(check.Range.Query), now)
+		return look, err
+	case check.Relative != nil:
+		if look.Canary, err = meter.Values(ctx, canary.fill(check.Relative.Query), now); err != nil {
+			return look, err
+		}
+		look.Baseline, err = meter.Values(ctx, stable.fill(check.Relative.Query), now)
+		return look, err
+	}
+	seen := reading{bundle: rollout.Spec.Bundle.Digest}
+	if e := check.Errors; e != nil {
+		if seen.requests.Canary, err = meter.Requests(ctx, canary.fill(e.Total), canary.fill(e.Bad), now); err != nil {
+			return look, err
+		}
+		if seen.requests.Baseline, err = meter.Requests(ctx, stable.fill(e.Total), stable.fill(e.Bad), now); err != nil {
+			return look, err
+		}
+	} else {
+		if seen.histogram.Canary, err = meter.Histogram(ctx, canary.fill(check.Latency.Buckets), now); err != nil {
+			return look, err
+		}
+		if seen.histogram.Baseline, err = meter.Histogram(ctx, stable.fill(check.Latency.Buckets), now); err != nil {
+			return look, err
+		}
+	}
+	before, some := r.readings.swap(keyOf(rollout), check.Name, seen)
+	if !some {
+		return look, &analysis.Gap{Reason: analysis.ReasonNoData, Message: "counting begins"}
+	}
+	return look, seen.since(before, &look)
+}
+
+// since notes what was counted between before and now.
+func (now reading) since(before reading, look *analysis.Look) (err error) {
+	if now.histogram.Canary == nil {
+		counts := &analysis.Pair[analysis.Counts]{}
+		if counts.Canary, err = now.requests.Canary.Since(before.requests.Canary); err != nil {
+			return err
+		}
+		counts.Baseline, err = now.requests.Baseline.Since(before.requests.Baseline)
+		look.Errors = counts
+		return err
+	}
+	buckets := &analysis.Pair[analysis.Buckets]{}
+	if buckets.Canary, err = now.histogram.Canary.Since(before.histogram.Canary); err != nil {
+		return err
+	}
+	buckets.Baseline, err = now.histogram.Baseline.Since(before.histogram.Baseline)
+	look.Latency = buckets
+	return err
+}
+
+// variables of a query, by name.
+type variables map[string]string
+
+var variable = regexp.MustCompile(`\{\{\s*([^{}]*?)\s*\}\}`)
+
+func (v variables) fill(query string) string {
+	return variable.ReplaceAllStringFunc(query, func(found string) string { return v[variable.FindStringSubmatch(found)[1]] })
+}
+
+// queriesOf are the variables of queries about the canary and about stable. Names of pods are matched whole, so that
+// those of NAME do not match NAME-canary's.
+func queriesOf(rollout *v1alpha1.Rollout, interval time.Duration) (canary, stable variables) {
+	pods := func(deployment string) string {
+		return strings.ReplaceAll(deployment, ".", "[.]") + "-[a-z0-9]+-[a-z0-9]+"
+	}
+	every := fmt.Sprintf("%dms", interval.Milliseconds())
+	if interval%time.Second == 0 {
+		every = fmt.Sprintf("%ds", interval/time.Second)
+	}
+	with := func(of string) variables {
+		return variables{
+			"canary": pods(canaryName(rollout)), "stable": pods(rollout.Spec.WorkloadRef.Name), "pods": pods(of),
+			"namespace": rollout.Namespace, "interval": every,
+		}
+	}
+	return with(canaryName(rollout)), with(rollout.Spec.WorkloadRef.Name)
+}
+
+// checkQueries refuses variables that nobody knows, and comparisons that would compare a version with itself.
+func checkQueries(check *v1alpha1.MetricCheck) error {
+	var queries []string
+	compares := true
+	switch {
+	case check.Range != nil:
+		queries, compares = []string{check.Range.Query}, false
+	case check.Relative != nil:
+		queries = []string{check.Relative.Query}
+	case check.Errors != nil:
+		queries = []string{check.Errors.Total, check.Errors.Bad}
+	case check.Latency != nil:
+		queries = []string{check.Latency.Buckets}
+	}
+	known, _ := queriesOf(&v1alpha1.Rollout{}, time.Second)
+	for _, query := range queries {
+		used := map[string]bool{}
+		for _, found := range variable.FindAllStringSubmatch(query, -1) {
+			if _, is := known[found[1]]; !is {
+				return fmt.Errorf("query %q: {{%s}} is unknown (there are canary, stable, pods, namespace and interval)", query, found[1])
+			}
+			used[found[1]] = true
+		}
+		if compares && !used["pods"] {
+			return fmt.Errorf("query %q: without {{pods}} it is the same for both versions", query)
+		}
+		if strings.Contains(variable.ReplaceAllString(query, ""), "{{") {
+			return fmt.Errorf("query %q: {{ without }}", query)
+		}
+	}
+	return nil
+}
+
+func keyOf(rollout *v1alpha1.Rollout) types.NamespacedName {
+	return types.NamespacedName{Namespace: rollout.Namespace, Name: rollout.Name}
+}

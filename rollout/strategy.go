@@ -1,0 +1,142 @@
+package rollout
+
+import (
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/rollout/analysis"
+)
+
+// strategyOf is the Rollout's strategy as a value; rolling is the zero one. An error says what a person has to change.
+func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
+	spec, s := rollout.Spec.Strategy, analysis.Strategy{}
+	var err error
+	switch {
+	case spec.Canary != nil:
+		s.Canary, err = canaryOf(spec.Canary)
+	case spec.BlueGreen != nil && len(rollout.Spec.Services) == 0:
+		err = errors.New("blueGreen: spec.services is missing: it moves traffic by Services")
+	case spec.BlueGreen != nil:
+		s.BlueGreen, err = blueGreenOf(spec.BlueGreen)
+	case spec.Rolling == nil:
+		err = errors.New("give one of rolling, canary and blueGreen")
+	}
+	if err == nil {
+		err = s.Validate()
+	}
+	if err != nil {
+		return analysis.Strategy{}, refused{fmt.Errorf("spec.strategy: %w", err)}
+	}
+	return s, nil
+}
+
+func canaryOf(spec *v1alpha1.CanaryStrategy) (*analysis.Canary, error) {
+	c := &analysis.Canary{Unrouted: true}
+	for i, step := range spec.Steps {
+		metrics, err := metricsOf(step.Analysis)
+		if err != nil {
+			return nil, fmt.Errorf("step %d: %w", i+1, err)
+		}
+		one := analysis.Step{Weight: number(step.Weight), Replicas: number(step.Replicas), Analysis: metrics}
+		if step.Pause != nil {
+			one.Pause = &analysis.Halt{For: step.Pause.For.Duration}
+		}
+		c.Steps = append(c.Steps, one)
+	}
+	metrics, err := metricsOf(spec.Analysis)
+	c.Analysis = metrics
+	return c, err
+}
+
+func blueGreenOf(spec *v1alpha1.BlueGreenStrategy) (*analysis.BlueGreen, error) {
+	before, err := metricsOf(spec.Before)
+	after, err2 := metricsOf(spec.After)
+	return &analysis.BlueGreen{Before: before, Approve: spec.Approve, After: after, ScaleDownDelay: spec.ScaleDownDelay.Duration}, errors.Join(err, err2)
+}
+
+func metricsOf(checks []v1alpha1.MetricCheck) ([]analysis.Metric, error) {
+	var metrics []analysis.Metric
+	for i := range checks {
+		if err := checkQueries(&checks[i]); err != nil {
+			return nil, fmt.Errorf("metric %q: %w", checks[i].Name, err)
+		}
+		metrics = append(metrics, metricOf(&checks[i]))
+	}
+	return metrics, nil
+}
+
+func metricOf(check *v1alpha1.MetricCheck) analysis.Metric {
+	m := analysis.Metric{
+		Name: check.Name, InitialDelay: check.InitialDelay.Duration, Interval: check.Interval.Duration,
+		Count: int(check.Count), FailureLimit: int(check.FailureLimit), DryRun: check.DryRun,
+		OnInsufficientData: map[string]analysis.Insufficient{
+			v1alpha1.InsufficientProceed: analysis.Proceed, v1alpha1.InsufficientRollback: analysis.Rollback,
+		}[check.OnInsufficientData],
+	}
+	if limit := number(check.ConsecutiveErrorLimit); limit != nil {
+		m.ConsecutiveErrorLimit = *limit
+	}
+	if limit := number(check.InconclusiveLimit); limit != nil {
+		m.InconclusiveLimit = *limit
+	}
+	switch {
+	case check.Range != nil:
+		m.Range = &analysis.Range{Min: float(check.Range.Min), Max: float(check.Range.Max)}
+	case check.Relative != nil:
+		m.Relative = &analysis.Relative{Above: float(check.Relative.Above), Below: float(check.Relative.Below)}
+	case check.Errors != nil:
+		m.Errors = testOf(check.Errors.SequentialOption)
+	case check.Latency != nil:
+		m.Latency = testOf(check.Latency.SequentialOption)
+	}
+	return m
+}
+
+func testOf(o v1alpha1.SequentialOption) *analysis.Test {
+	t := &analysis.Test{MinSamples: o.MinSamples, MaxSamples: o.MaxSamples}
+	if alpha := float(o.Alpha); alpha != nil {
+		t.Alpha = *alpha
+	}
+	if effect := float(o.Effect); effect != nil {
+		t.Effect = *effect
+	}
+	return t
+}
+
+func number(n *int32) *int {
+	if n == nil {
+		return nil
+	}
+	return new(int(*n))
+}
+
+func float(q *resource.Quantity) *float64 {
+	if q == nil {
+		return nil
+	}
+	return new(q.AsApproximateFloat64())
+}
+
+// checksOf are all metrics of a Rollout, by name.
+func checksOf(spec v1alpha1.Strategy) map[string]*v1alpha1.MetricCheck {
+	all := map[string]*v1alpha1.MetricCheck{}
+	add := func(checks []v1alpha1.MetricCheck) {
+		for i := range checks {
+			all[checks[i].Name] = &checks[i]
+		}
+	}
+	if c := spec.Canary; c != nil {
+		add(c.Analysis)
+		for _, step := range c.Steps {
+			add(step.Analysis)
+		}
+	}
+	if b := spec.BlueGreen; b != nil {
+		add(b.Before)
+		add(b.After)
+	}
+	return all
+}
