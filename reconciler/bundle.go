@@ -87,15 +87,21 @@ func (p *pass) liveRollout(ctx context.Context, ref manifests.Ref) (*v1alpha1.Ro
 	return &live, nil
 }
 
-// keepStable keeps the stored Bundle of the stable version until the wanted one is stable itself.
+// keepStable keeps the stored Bundle of the stable version until the wanted one is stable itself, and that of a canary
+// until it is gone: one that is replaced by the wanted version leaves as fast as stable grows.
 func keepStable(live *v1alpha1.Rollout, wanted v1alpha1.BundleRef, inUse map[manifests.Ref]string) {
-	stable := live.Status.Stable
-	if stable == nil || stable.Digest == wanted.Digest {
-		return
+	keep := func(bundle *v1alpha1.BundleRef, as string) {
+		if bundle == nil || bundle.Digest == wanted.Digest {
+			return
+		}
+		why := "used by the " + as + " of Rollout " + live.Namespace + "/" + live.Name
+		inUse[manifests.Ref{Group: "apps", Kind: "ControllerRevision", Namespace: live.Namespace, Name: bundle.Name}] = why
+		inUse[manifests.Ref{Kind: "Secret", Namespace: live.Namespace, Name: bundle.Name}] = why
 	}
-	why := "used by the stable version of Rollout " + live.Namespace + "/" + live.Name
-	inUse[manifests.Ref{Group: "apps", Kind: "ControllerRevision", Namespace: live.Namespace, Name: stable.Name}] = why
-	inUse[manifests.Ref{Kind: "Secret", Namespace: live.Namespace, Name: stable.Name}] = why
+	if course := live.Status.Course; course != nil {
+		keep(course.Canary, "canary")
+	}
+	keep(live.Status.Stable, "stable version")
 }
 
 // storedBundle returns the ControllerRevision, and the Secret if there is one, that hold a Bundle.

@@ -107,7 +107,7 @@ func (i Inventory) Equal(other Inventory) bool { return maps.Equal(i, other) }
 func Rebuild(application string, applied manifests.Set, bundled map[manifests.Ref]bool, versions map[manifests.Ref]string, seen Observed) (Inventory, error) {
 	rebuilt := Inventory{}
 	for ref, live := range seen {
-		if live.State != Present || live.Application != application || (!live.Ours && !live.rolledOut()) {
+		if live.State != Present || live.Beside || live.Application != application || (!live.Ours && !live.rolledOut()) {
 			continue
 		}
 		entry := Entry{Version: versions[ref], UID: live.UID, Bundled: bundled[ref]}

@@ -100,6 +100,9 @@ func TestIntendedListsWhatIsCreated(t *testing.T) {
 func TestRebuild(t *testing.T) {
 	_, in := parseStory(t, "plan want=(cm/a cm/b cm/c) live=(cm/a cm/b:foreign cm/left cm/other:app=billing)")
 	versions := map[manifests.Ref]string{refOf("cm/a"): "v1", refOf("cm/left"): "v1"}
+	canary := in.Seen[refOf("cm/left")]
+	canary.Beside = true
+	in.Seen[refOf("cm/web-canary")] = canary // the rollout loop takes it away
 	rebuilt, err := plan.Rebuild("shop", in.Want, nil, versions, in.Seen)
 	if err != nil {
 		t.Fatal(err)

@@ -58,6 +58,8 @@ type Live struct {
 	Wave        string
 	// HookSet is the Set that a hook runs for.
 	HookSet string
+	// Beside says that the rollout loop runs the object beside a stable version for a while and takes it away again.
+	Beside bool
 	// Completed says that the object is a Job that has completed. Only a watch of whole objects knows.
 	Completed bool
 	// Deleting says that the object has a deletionTimestamp and waits for finalizers.
@@ -77,6 +79,7 @@ func LiveOf(object metav1.Object, manager string) Live {
 		Prune:           object.GetAnnotations()[manifests.AnnotationPrune],
 		Wave:            object.GetAnnotations()[manifests.AnnotationWave],
 		HookSet:         object.GetAnnotations()[manifests.AnnotationHookSet],
+		Beside:          object.GetLabels()[manifests.LabelCanary] != "",
 		Deleting:        object.GetDeletionTimestamp() != nil,
 	}
 	entries := object.GetManagedFields()
