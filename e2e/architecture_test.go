@@ -32,13 +32,13 @@ var layers = map[layer][]string{
 	value: {
 		"gitsource", "gitsource/follow", "gitsource/forge", "gitsource/revert", "gitsource/signature", "gitsource/trailer",
 		"manifests", "manifests/v1alpha1", "manifests/install",
-		"reconciler/plan", "reconciler/expression", "reconciler/appset", "reconciler/notice", "rollout/analysis",
+		"reconciler/plan", "reconciler/expression", "reconciler/appset", "reconciler/notice", "rollout/analysis", "rollout/gateway",
 		"promoter/edit", "promoter/environment", "promoter/undo",
 		"builder", "builder/pipeline", "console/chain", "policy",
 	},
 	adapter: {
 		"gitsource/gogit", "gitsource/oci", "gitsource/forge/bare", "gitsource/forge/gitea", "gitsource/forge/githubapp", "gitsource/forge/webhook", "manifests/render", "reconciler/apply", "reconciler/notice/deliver", "reconciler/report",
-		"rollout/prom", "rollout/gateway", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore", "policy/sigstore/proof",
+		"rollout/prom", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore", "policy/sigstore/proof",
 		"console/client",
 	},
 	loop:    {"reconciler", "rollout", "promoter", "builder/run", "console"},
@@ -74,7 +74,7 @@ var heavy = []struct {
 	{
 		"Kubernetes clients",
 		[]string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", "github.com/fluxcd/pkg/runtime"},
-		[]string{"reconciler", "rollout", "reconciler/apply", "rollout/gateway", "builder/sandbox", "cmd/..."},
+		[]string{"reconciler", "rollout", "reconciler/apply", "builder/sandbox", "cmd/..."},
 	},
 	{"CEL", []string{"github.com/google/cel-go"}, []string{"reconciler/expression"}},
 	{"cobra", []string{"github.com/spf13/cobra"}, []string{"cmd/..."}},

@@ -17,7 +17,8 @@ const (
 	// AnnotationFailedBundle is on the metadata of a workload that went back to
 	// stable: the digest of the Bundle that failed, known here also when its Verdict could not be recorded.
 	AnnotationFailedBundle = "slipway.dev/failed-bundle"
-	// AnnotationTraffic is on a Service that a blue-green Rollout moves: the percentage of traffic that the new version has by it.
+	// AnnotationTraffic is on a Route, or on a Service that a blue-green Rollout moves: the percentage of traffic that the
+	// new version has by it, and the header that brings requests to it besides, "25 NAME=VALUE".
 	AnnotationTraffic = "slipway.dev/traffic"
 	// AnnotationApproved is on a Rollout: the JSON of a v1alpha1.StepApproval, a person's yes to the step that waits.
 	AnnotationApproved = "slipway.dev/approved-step"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,13 +18,29 @@ import (
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 	"github.com/slipway-cd/slipway/rollout/analysis"
+	"github.com/slipway-cd/slipway/rollout/gateway"
 )
 
 // labelHash tells the pods of one ReplicaSet from those of others.
 const labelHash = appsv1.DefaultDeploymentUniqueLabelKey
 
-// errNotYet is that a controller of Kubernetes has to do something first. It says nothing about a version.
+// errNotYet is that a controller of Kubernetes has to do something first, or that time has to pass. It says nothing about a
+// version.
 var errNotYet = errors.New("not there yet")
+
+// errDraining is an errNotYet that ends by itself.
+type errDraining struct{ left time.Duration }
+
+func (e errDraining) Error() string        { return "gateways and nodes have to hear of it first" }
+func (e errDraining) Is(target error) bool { return target == errNotYet }
+
+// retryAfter is the pause after an errNotYet.
+func retryAfter(err error) time.Duration {
+	if draining := (errDraining{}); errors.As(err, &draining) {
+		return draining.left
+	}
+	return 200 * time.Millisecond
+}
 
 // errStable is trouble with what is not the new version's: that version is not to blame.
 type errStable struct{ error }
@@ -37,10 +54,14 @@ type arranging struct {
 	analysis.Arrangement
 	o        analysis.Observation
 	services []*unstructured.Unstructured // of the Bundle of stable, named by the Rollout
+	routes   []*unstructured.Unstructured // likewise
 	stable   []*unstructured.Unstructured // the rest of it
-	canary   []*unstructured.Unstructured // what runs beside
-	unread   error                        // why canary is not known; stable takes traffic back without it
-	applied  []v1alpha1.AppliedObject
+	// canaryForms run beside; unread is why they are not known, and stable takes traffic back without them.
+	canaryForms, canaryServices []*unstructured.Unstructured
+	unread                      error
+	canary                      []*unstructured.Unstructured // what is applied beside stable: these, and what sends to it or to stable alone
+	moved                       []*unstructured.Unstructured // what traffic was moved by, as it is live
+	applied                     []v1alpha1.AppliedObject
 }
 
 // arrangedAs is what status.appliedBundle says once a is in place. It begins as that of a Bundle alone, and is that when
@@ -48,7 +69,7 @@ type arranging struct {
 func arrangedAs(a analysis.Arrangement, o analysis.Observation) string {
 	switch {
 	case a.Canary != nil:
-		return fmt.Sprintf("%s with %s: %d and %d replicas, %d%%", a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas, a.Weight)
+		return fmt.Sprintf("%s with %s: %d and %d replicas, traffic %s", a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas, trafficInto(a))
 	case o.Canary.Knowledge == analysis.Present:
 		return a.Stable.Digest + " alone"
 	}
@@ -82,7 +103,7 @@ func (r *Reconciler) arrange(ctx context.Context, rollout *v1alpha1.Rollout, a a
 func (w *arranging) order() []func(context.Context) error {
 	live := w.o.Workload
 	there := live.Knowledge == analysis.Present && live.Placed.Bundle == w.Stable.Digest
-	rises := w.Weight > w.o.Traffic.Weight
+	rises := w.Weight > w.o.Traffic.Weight || w.Header != analysis.Header{} && w.Header != w.o.Traffic.Header
 	switch late := w.stableLate(); {
 	case rises && late:
 		return []func(context.Context) error{w.placeCanary, w.moveTraffic, w.placeStable, w.removeRest}
@@ -107,6 +128,9 @@ func (w *arranging) load(ctx context.Context) error {
 		case form.GetKind() == "Service":
 			w.services = append(w.services, form)
 			continue
+		case form.GroupVersionKind().Group == gateway.Group:
+			w.routes = append(w.routes, form)
+			continue
 		case form.GetKind() == "Deployment" && sized: // else an autoscaler's
 			resize(form, w.StableReplicas)
 		}
@@ -116,7 +140,12 @@ func (w *arranging) load(ctx context.Context) error {
 		return nil
 	}
 	bundle, err := w.Reconciler.load(ctx, w.rollout.Namespace, *w.Arrangement.Canary)
-	w.canary, w.unread = canaryForms(bundle, w.rollout, w.Arrangement), err
+	for _, form := range formsOf(bundle, w.rollout, analysis.Placed{Bundle: w.Arrangement.Canary.Digest}) {
+		if form.GetKind() == "Service" {
+			w.canaryServices = append(w.canaryServices, form)
+		}
+	}
+	w.canaryForms, w.unread = canaryForms(bundle, w.rollout, w.Arrangement), err
 	return nil
 }
 
@@ -128,68 +157,45 @@ func (w *arranging) stableLate() bool {
 
 func (w *arranging) placeStable(ctx context.Context) error {
 	for _, form := range w.stable {
-		if err := w.place(ctx, form); err != nil {
-			if w.Arrangement.Canary != nil && w.Stable.Digest == w.Arrangement.Canary.Digest {
-				return err
-			}
-			return errStable{err}
+		if _, err := w.place(ctx, form); err != nil {
+			return w.blamed(err)
 		}
 	}
 	return nil
 }
 
-// moveTraffic points the Services. While something runs beside stable those of a blue-green Rollout are pinned to one of
-// both; else they send to all pods.
-func (w *arranging) moveTraffic(ctx context.Context) error {
-	beside := w.Arrangement.Canary != nil || w.o.Canary.Knowledge == analysis.Present
-	pinned := beside && w.o.Traffic.Knowledge == analysis.Present || beside && w.rollout.Spec.Strategy.BlueGreen != nil
-	hash, weight := "", "0"
-	if pinned {
-		name := w.rollout.Spec.WorkloadRef.Name
-		if w.Weight == 100 {
-			name, weight = canaryName(w.rollout), "100"
-		}
-		var err error
-		if hash, err = w.hashOf(ctx, name); err != nil {
-			return errStable{err}
-		}
+// blamed leaves an error to the version that becomes stable, and keeps it from one that runs beside stable.
+func (w *arranging) blamed(err error) error {
+	if w.Arrangement.Canary != nil && w.Stable.Digest == w.Arrangement.Canary.Digest {
+		return err
 	}
-	for _, service := range w.services {
-		form := service.DeepCopy()
-		if pinned {
-			pin(form, hash)
-			annotations := form.GetAnnotations()
-			annotations[manifests.AnnotationTraffic] = weight
-			form.SetAnnotations(annotations)
-		}
-		if err := w.place(ctx, form); err != nil {
-			return errStable{err}
-		}
-	}
-	return nil
+	return errStable{err}
 }
 
-// placeCanary applies what runs beside stable, the workload last but for what shows it to people.
+// placeCanary applies what runs beside stable, the workload last but for what sends to it alone.
 func (w *arranging) placeCanary(ctx context.Context) error {
 	if w.unread != nil {
 		return w.unread
 	}
-	for _, form := range w.canary {
+	for _, form := range w.canaryForms {
 		if err := w.placeBeside(ctx, form); err != nil {
 			return err
 		}
 	}
-	if !w.Preview || w.Arrangement.Canary == nil {
+	if w.Arrangement.Canary == nil || !w.Preview && !byRoutes(w.rollout) {
 		return nil
 	}
-	hash, err := w.hashOf(ctx, canaryName(w.rollout))
+	return w.placeServices(ctx, w.canaryServices, canaryName(w.rollout), gateway.Canary)
+}
+
+// placeServices applies Services for the pods of one workload alone.
+func (w *arranging) placeServices(ctx context.Context, services []*unstructured.Unstructured, workload string, name func(string) string) error {
+	hash, err := w.hashOf(ctx, workload)
 	if err != nil {
 		return errStable{err}
 	}
-	for _, service := range w.services {
-		preview := previewOf(service, w.rollout, w.Arrangement, hash)
-		w.canary = append(w.canary, preview)
-		if err := w.placeBeside(ctx, preview); err != nil {
+	for _, service := range services {
+		if err := w.placeBeside(ctx, serviceOf(service, w.rollout, name(service.GetName()), hash)); err != nil {
 			return errStable{err}
 		}
 	}
@@ -198,6 +204,7 @@ func (w *arranging) placeCanary(ctx context.Context) error {
 
 // placeBeside applies an object that has not to be there, unless it is somebody else's.
 func (w *arranging) placeBeside(ctx context.Context, form *unstructured.Unstructured) error {
+	w.canary = append(w.canary, form)
 	ref := manifests.RefOf(form)
 	live, err := metadataOf(ctx, w.direct, ref, form.GroupVersionKind().Version)
 	switch {
@@ -209,16 +216,16 @@ func (w *arranging) placeBeside(ctx context.Context, form *unstructured.Unstruct
 	case live.DeletionTimestamp != nil:
 		return errStable{fmt.Errorf("%s: the one before is being deleted: %w", ref, errNotYet)}
 	}
-	return w.place(ctx, form)
+	_, err = w.place(ctx, form)
+	return err
 }
 
-func (w *arranging) place(ctx context.Context, form *unstructured.Unstructured) error {
-	live, err := w.applyObject(ctx, form)
-	if err != nil {
-		return fmt.Errorf("%s: %w", manifests.RefOf(form), err)
+func (w *arranging) place(ctx context.Context, form *unstructured.Unstructured) (live *unstructured.Unstructured, err error) {
+	if live, err = w.applyObject(ctx, form); err != nil {
+		return nil, fmt.Errorf("%s: %w", manifests.RefOf(form), err)
 	}
 	w.applied = append(w.applied, appliedOf(live))
-	return nil
+	return live, nil
 }
 
 // appliedOf is what to compare an object with later.
@@ -228,30 +235,44 @@ func appliedOf(live *unstructured.Unstructured) v1alpha1.AppliedObject {
 	return v1alpha1.AppliedObject{Group: gvk.Group, Version: gvk.Version, Kind: gvk.Kind, Name: live.GetName(), Fields: string(fields)}
 }
 
-// removeRest deletes what was beside stable and is not wanted any more.
+// removeRest deletes what was beside stable and is not wanted any more, some time after traffic was moved.
 func (w *arranging) removeRest(ctx context.Context) error {
-	for _, kind := range append([]metav1.TypeMeta{{APIVersion: "apps/v1", Kind: "Deployment"}}, bundleKinds()...) {
-		list := &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: kind.APIVersion, Kind: kind.Kind + "List"}}
-		marked := client.MatchingLabels{manifests.LabelCanary: canaryLabel(w.rollout), manifests.LabelApplication: w.rollout.Labels[manifests.LabelApplication]}
-		if err := w.direct.List(ctx, list, client.InNamespace(w.rollout.Namespace), marked); err != nil {
-			return errStable{fmt.Errorf("what is left beside stable: %w", err)}
-		}
-		for i := range list.Items {
-			object := &list.Items[i]
-			object.TypeMeta = kind
-			if object.DeletionTimestamp != nil || !ownedBy(object, w.rollout) || slices.ContainsFunc(w.canary, func(form *unstructured.Unstructured) bool {
-				return form.GetKind() == kind.Kind && form.GetName() == object.Name
-			}) {
-				continue
-			}
-			// In the foreground: as long as the workload is there its pods may be too, and Services are not to find them.
-			err := w.client.Delete(ctx, object, client.Preconditions{UID: &object.UID}, client.PropagationPolicy(metav1.DeletePropagationForeground))
-			if client.IgnoreNotFound(err) != nil {
-				return errStable{fmt.Errorf("%s %s: %w", kind.Kind, object.Name, err)}
-			}
+	rest, err := w.rest(ctx)
+	if err != nil {
+		return errStable{fmt.Errorf("what is left beside stable: %w", err)}
+	}
+	if left := w.draining(); left > 0 && len(rest) > 0 {
+		return errDraining{left}
+	}
+	for i := range rest {
+		object := &rest[i]
+		// In the foreground: as long as the workload is there its pods may be too, and Services are not to find them.
+		err := w.client.Delete(ctx, object, client.Preconditions{UID: &object.UID}, client.PropagationPolicy(metav1.DeletePropagationForeground))
+		if client.IgnoreNotFound(err) != nil {
+			return errStable{fmt.Errorf("%s %s: %w", object.Kind, object.Name, err)}
 		}
 	}
 	return nil
+}
+
+func (w *arranging) rest(ctx context.Context) (rest []metav1.PartialObjectMetadata, err error) {
+	marked := client.MatchingLabels{manifests.LabelCanary: canaryLabel(w.rollout), manifests.LabelApplication: w.rollout.Labels[manifests.LabelApplication]}
+	for _, kind := range append([]metav1.TypeMeta{{APIVersion: "apps/v1", Kind: "Deployment"}}, bundleKinds()...) {
+		list := &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: kind.APIVersion, Kind: kind.Kind + "List"}}
+		if err := w.direct.List(ctx, list, client.InNamespace(w.rollout.Namespace), marked); err != nil {
+			return nil, err
+		}
+		for _, object := range list.Items {
+			object.TypeMeta = kind
+			wanted := slices.ContainsFunc(w.canary, func(form *unstructured.Unstructured) bool {
+				return form.GetKind() == kind.Kind && form.GetName() == object.Name
+			})
+			if !wanted && object.DeletionTimestamp == nil && ownedBy(&object, w.rollout) {
+				rest = append(rest, object)
+			}
+		}
+	}
+	return rest, nil
 }
 
 // hashOf is the pod-template-hash of the newest pods of a Deployment.

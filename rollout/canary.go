@@ -11,7 +11,7 @@ import (
 	"github.com/slipway-cd/slipway/rollout/analysis"
 )
 
-// canaryName names the workload beside stable, and the end of the names of Services for it.
+// canaryName names the workload beside stable.
 func canaryName(rollout *v1alpha1.Rollout) string {
 	return rollout.Spec.WorkloadRef.Name + canarySuffix
 }
@@ -116,10 +116,10 @@ func referredKind(field string) string {
 	return ""
 }
 
-// previewOf is a Service that sends to the canary alone, inside of the cluster.
-func previewOf(service *unstructured.Unstructured, rollout *v1alpha1.Rollout, a analysis.Arrangement, hash string) *unstructured.Unstructured {
-	form := formOf(service, rollout.Labels[manifests.LabelApplication], analysis.Placed{Bundle: a.Canary.Digest})
-	form.SetName(service.GetName() + canarySuffix)
+// serviceOf is a Service that sends to the pods of one ReplicaSet alone, inside of the cluster.
+func serviceOf(service *unstructured.Unstructured, rollout *v1alpha1.Rollout, name, hash string) *unstructured.Unstructured {
+	form := service.DeepCopy()
+	form.SetName(name)
 	spec, _, _ := unstructured.NestedMap(form.Object, "spec")
 	kept := map[string]any{}
 	for _, field := range []string{"ports", "selector", "sessionAffinity", "publishNotReadyAddresses"} {

@@ -335,7 +335,9 @@ func TestBlueGreenSwitchesAndSwitchesBack(t *testing.T) {
 func TestRefusesStrategiesThatMakeNoSense(t *testing.T) {
 	for message, strategy := range map[string]string{
 		"{{canry}} is unknown": `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"query": "load{pod=~\"{{canry}}\"}", "max": 5}}]}]}}`,
-		"without {{pods}}":     `{"canary": {"steps": [{"analysis": [{"name": "load", "relative": {"query": "load", "above": "0.1"}}]}]}}`,
+		"without {{pods}} or":  `{"canary": {"steps": [{"analysis": [{"name": "load", "relative": {"query": "load", "above": "0.1"}}]}]}}`,
+		"without a router":     `{"canary": {"steps": [{"header": {"name": "a", "value": "b"}}]}}`,
+		"needs a canary and":   `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"query": "load{service=~\"{{service}}\"}", "max": 5}}]}]}}`,
 		"two of that name":     `{"canary": {"steps": [{"weight": 5}], "analysis": [` + failsAbove5 + `, ` + failsAbove5 + `]}}`,
 	} {
 		t.Run(message, func(t *testing.T) {

@@ -9,11 +9,13 @@
 // nothing of a Rollout changes it sends no request.
 //
 // The strategies: rolling leaves it to the Deployment. A canary is the
-// Deployment NAME-canary, with copies of the configuration of its own; traffic
-// follows the numbers of pods, because the Services send to both. Blue-green
-// pins the Services to the pods of one version (pod-template-hash) as long as
-// there are two, and shows the new one by Services called NAME-canary. There is
-// no adapter for routes, so that no weight is finer than a pod.
+// Deployment NAME-canary, with copies of the configuration of its own. Where the
+// Rollout names Routes of the Gateway API (package gateway), these send to the
+// Services SERVICE-stable and SERVICE-canary, each pinned to the pods of one
+// version (pod-template-hash), as long as a canary runs; who calls the Service
+// itself gets the replica ratio. Without Routes all traffic follows the numbers
+// of pods, and no weight is finer than one. Blue-green pins the Services
+// themselves, and shows the new version by Services called SERVICE-canary.
 //
 // What is stable keeps the names of its configuration: a pod of it that is not
 // replaced while the workload is updated may see the new version's ConfigMap.

@@ -27,7 +27,7 @@ func (r *Reconciler) finish(ctx context.Context, key client.ObjectKey) (ctrl.Res
 	}
 	applied, err := r.settle(ctx, &rollout)
 	if errors.Is(err, errNotYet) {
-		return ctrl.Result{RequeueAfter: retryNotYet}, nil
+		return ctrl.Result{RequeueAfter: retryAfter(err)}, nil
 	}
 	if err != nil && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		r.options.Events.Eventf(&rollout, corev1.EventTypeWarning, v1alpha1.ReasonDeleting, "waits to finish on stable: %v", err)

@@ -36,6 +36,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/slipway-cd/slipway/e2e/cluster"
+	"github.com/slipway-cd/slipway/e2e/traefik"
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/rollout"
@@ -81,7 +82,11 @@ func runTests(m *testing.M) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	for _, args := range [][]string{{"apply", "--server-side", "-f", crds}, {"wait", "--for=condition=Established", "-f", crds}} {
+	routes, err := traefik.CRDs(ctx)
+	if err != nil {
+		return 1, err
+	}
+	for _, args := range [][]string{{"apply", "--server-side", "-f", crds, "-f", routes}, {"wait", "--for=condition=Established", "crd", "--all"}} {
 		if _, err := c.Kubectl(ctx, args...); err != nil {
 			return 1, err
 		}
@@ -102,6 +107,8 @@ type bed struct {
 	requests atomic.Int64
 	// statusDown makes every write of a status fail.
 	statusDown atomic.Bool
+	// deploymentsDown makes every write of a Deployment fail.
+	deploymentsDown atomic.Bool
 	// failpoint is where the process is killed.
 	failpoint atomic.Value
 	kills     atomic.Int64
@@ -110,6 +117,8 @@ type bed struct {
 	// strategy replaces rolling where it is set; meter is what metrics are measured with.
 	strategy map[string]any
 	meter    rollout.Meter
+	// routes are what the Rollout names.
+	routes []any
 }
 
 func newBed(t *testing.T) *bed {
@@ -159,7 +168,7 @@ func (b *bed) start() {
 	}
 	ctx, cancel := context.WithCancel(b.ctx)
 	b.metrics = prometheus.NewRegistry()
-	loop, err := rollout.New(rollout.Options{Events: b.events, Meter: b.meter, Metrics: b.metrics, Failpoint: func(name string) {
+	loop, err := rollout.New(rollout.Options{Events: b.events, Meter: b.meter, Metrics: b.metrics, Drain: time.Millisecond, Failpoint: func(name string) {
 		if b.failpoint.CompareAndSwap(name, "") {
 			b.kills.Add(1)
 			cancel()
@@ -193,6 +202,9 @@ func (t *tripper) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	if t.bed.statusDown.Load() && strings.HasSuffix(request.URL.Path, "/status") {
 		return nil, fmt.Errorf("the status cannot be written in this test")
+	}
+	if t.bed.deploymentsDown.Load() && request.Method != http.MethodGet && strings.Contains(request.URL.Path, "/deployments/") {
+		return nil, fmt.Errorf("Deployments cannot be written in this test")
 	}
 	return t.next.RoundTrip(request)
 }
@@ -294,6 +306,9 @@ func (b *bed) applyRollout(deadline time.Duration, bundle *v1alpha1.BundleRef) *
 	}
 	if b.strategy != nil {
 		spec["strategy"], spec["services"] = b.strategy, []any{map[string]any{"name": "web"}}
+	}
+	if b.routes != nil {
+		spec["routes"] = b.routes
 	}
 	if bundle != nil {
 		spec["bundle"] = map[string]any{"name": bundle.Name, "digest": bundle.Digest, "setDigest": bundle.SetDigest, "revision": bundle.Revision}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/rollout/analysis"
+	"github.com/slipway-cd/slipway/rollout/gateway"
 )
 
 // maxMeasuring bounds how long a pass may wait for answers: traffic must be able to return meanwhile.
@@ -160,40 +162,56 @@ func queriesOf(rollout *v1alpha1.Rollout, interval time.Duration) (canary, stabl
 	if interval%time.Second == 0 {
 		every = fmt.Sprintf("%ds", interval/time.Second)
 	}
-	with := func(of string) variables {
+	with := func(of string, service func(string) string) variables {
+		var services []string
+		for _, one := range rollout.Spec.Services {
+			services = append(services, service(one.Name))
+		}
 		return variables{
 			"canary": pods(canaryName(rollout)), "stable": pods(rollout.Spec.WorkloadRef.Name), "pods": pods(of),
-			"namespace": rollout.Namespace, "interval": every,
+			"service": "(" + strings.Join(services, "|") + ")", "namespace": rollout.Namespace, "interval": every,
 		}
 	}
-	return with(canaryName(rollout)), with(rollout.Spec.WorkloadRef.Name)
+	return with(canaryName(rollout), gateway.Canary), with(rollout.Spec.WorkloadRef.Name, gateway.Stable)
+}
+
+// asksForServices says that a metric is about what a gateway counts.
+func asksForServices(check *v1alpha1.MetricCheck) bool {
+	queries, _ := queriesIn(check)
+	return slices.ContainsFunc(queries, func(query string) bool {
+		return slices.ContainsFunc(variable.FindAllStringSubmatch(query, -1), func(found []string) bool { return found[1] == "service" })
+	})
+}
+
+// queriesIn are the queries of a metric, and whether they are asked for both versions.
+func queriesIn(check *v1alpha1.MetricCheck) (queries []string, compares bool) {
+	switch {
+	case check.Range != nil:
+		return []string{check.Range.Query}, false
+	case check.Relative != nil:
+		return []string{check.Relative.Query}, true
+	case check.Errors != nil:
+		return []string{check.Errors.Total, check.Errors.Bad}, true
+	case check.Latency != nil:
+		return []string{check.Latency.Buckets}, true
+	}
+	return nil, false
 }
 
 // checkQueries refuses variables that nobody knows, and comparisons that would compare a version with itself.
 func checkQueries(check *v1alpha1.MetricCheck) error {
-	var queries []string
-	compares := true
-	switch {
-	case check.Range != nil:
-		queries, compares = []string{check.Range.Query}, false
-	case check.Relative != nil:
-		queries = []string{check.Relative.Query}
-	case check.Errors != nil:
-		queries = []string{check.Errors.Total, check.Errors.Bad}
-	case check.Latency != nil:
-		queries = []string{check.Latency.Buckets}
-	}
+	queries, compares := queriesIn(check)
 	known, _ := queriesOf(&v1alpha1.Rollout{}, time.Second)
 	for _, query := range queries {
 		used := map[string]bool{}
 		for _, found := range variable.FindAllStringSubmatch(query, -1) {
 			if _, is := known[found[1]]; !is {
-				return fmt.Errorf("query %q: {{%s}} is unknown (there are canary, stable, pods, namespace and interval)", query, found[1])
+				return fmt.Errorf("query %q: {{%s}} is unknown (there are canary, stable, pods, service, namespace and interval)", query, found[1])
 			}
 			used[found[1]] = true
 		}
-		if compares && !used["pods"] {
-			return fmt.Errorf("query %q: without {{pods}} it is the same for both versions", query)
+		if compares && !used["pods"] && !used["service"] {
+			return fmt.Errorf("query %q: without {{pods}} or {{service}} it is the same for both versions", query)
 		}
 		if strings.Contains(variable.ReplaceAllString(query, ""), "{{") {
 			return fmt.Errorf("query %q: {{ without }}", query)

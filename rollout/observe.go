@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,6 +22,7 @@ import (
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/reconciler/plan"
 	"github.com/slipway-cd/slipway/rollout/analysis"
+	"github.com/slipway-cd/slipway/rollout/gateway"
 )
 
 // observe looks at the workload of rollout through reader, and at what is beside it. What cannot be read is Unknown. An
@@ -38,8 +41,11 @@ func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout 
 		return o, err
 	}
 	o.Canary = observeWorkload(ctx, reader, rollout.Namespace, canaryName(rollout))
-	o.Traffic = observeTraffic(ctx, reader, rollout)
+	o.Traffic, err = observeTraffic(ctx, reader, rollout)
 	o.Approval = approvalOf(rollout)
+	if err != nil {
+		return o, err
+	}
 	o.Size, err = r.size(ctx, rollout, o)
 	return o, err
 }
@@ -61,26 +67,59 @@ func observeWorkload(ctx context.Context, reader client.Reader, namespace, name 
 	return workloadOf(&deployment)
 }
 
-// observeTraffic reads from the Services what they were told. Whether somebody else told them otherwise shows as drift.
-func observeTraffic(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout) analysis.Traffic {
-	told := rollout.Spec.Strategy.BlueGreen != nil
-	var seen []int
-	for _, service := range rollout.Spec.Services {
-		ref := manifests.Ref{Kind: "Service", Namespace: rollout.Namespace, Name: service.Name}
+// observeTraffic reads from Services and Routes what they were told: those that the strategy moves, and those that another
+// strategy has moved before. Whether somebody else told them otherwise shows as drift. One that is gone sends nothing.
+func observeTraffic(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout) (analysis.Traffic, error) {
+	var told []analysis.Traffic
+	for _, ref := range append(servicesOf(rollout), routesOf(rollout)...) {
 		live, err := metadataOf(ctx, reader, ref, "v1")
-		if apierrors.IsNotFound(err) {
-			return analysis.Traffic{Knowledge: analysis.Absent}
+		moved := ref.Kind == "Service" && rollout.Spec.Strategy.BlueGreen != nil || ref.Kind != "Service" && byRoutes(rollout)
+		switch {
+		case meta.IsNoMatchError(err):
+			return analysis.Traffic{}, refused{fmt.Errorf("spec.routes: the cluster knows no %s (install the CRDs of the Gateway API, and a gateway)", ref.Kind)}
+		case err != nil && !apierrors.IsNotFound(err):
+			return analysis.Traffic{}, nil
+		case moved || live.Annotations[manifests.AnnotationTraffic] != "":
+			told = append(told, trafficFrom(live.Annotations[manifests.AnnotationTraffic]))
 		}
-		if err != nil {
-			return analysis.Traffic{}
-		}
-		weight, _ := strconv.Atoi(live.Annotations[manifests.AnnotationTraffic]) // without it none was moved
-		seen, told = append(seen, weight), told || live.Annotations[manifests.AnnotationTraffic] != ""
 	}
-	if !told || len(seen) == 0 {
-		return analysis.Traffic{Knowledge: analysis.Absent}
+	if len(told) == 0 {
+		return analysis.Traffic{Knowledge: analysis.Absent}, nil
 	}
-	return analysis.Traffic{Knowledge: analysis.Present, Weight: slices.Max(seen), Mixed: slices.Max(seen) != slices.Min(seen)}
+	most := slices.MaxFunc(told, func(a, b analysis.Traffic) int { return a.Weight - b.Weight })
+	most.Knowledge = analysis.Present
+	most.Mixed = slices.ContainsFunc(told, func(other analysis.Traffic) bool { return other.Weight != most.Weight || other.Header != most.Header })
+	return most, nil
+}
+
+// trafficFrom reads AnnotationTraffic. Without it nothing was moved.
+func trafficFrom(said string) (t analysis.Traffic) {
+	weight, header, _ := strings.Cut(said, " ")
+	t.Weight, _ = strconv.Atoi(weight)
+	t.Header.Name, t.Header.Value, _ = strings.Cut(header, "=")
+	return t
+}
+
+// trafficInto is what trafficFrom reads.
+func trafficInto(a analysis.Arrangement) string {
+	if a.Header == (analysis.Header{}) {
+		return strconv.Itoa(a.Weight)
+	}
+	return fmt.Sprintf("%d %s=%s", a.Weight, a.Header.Name, a.Header.Value)
+}
+
+func servicesOf(rollout *v1alpha1.Rollout) (refs []manifests.Ref) {
+	for _, service := range rollout.Spec.Services {
+		refs = append(refs, manifests.Ref{Kind: "Service", Namespace: rollout.Namespace, Name: service.Name})
+	}
+	return refs
+}
+
+func routesOf(rollout *v1alpha1.Rollout) (refs []manifests.Ref) {
+	for _, route := range rollout.Spec.Routes {
+		refs = append(refs, manifests.Ref{Group: gateway.Group, Kind: cmp.Or(route.Kind, "HTTPRoute"), Namespace: rollout.Namespace, Name: route.Name})
+	}
+	return refs
 }
 
 // approvalOf reads a person's yes; what cannot be read is none.
@@ -206,6 +245,9 @@ func metadataOf(ctx context.Context, reader client.Reader, ref manifests.Ref, ve
 		var deployment appsv1.Deployment
 		err := reader.Get(ctx, key, &deployment)
 		return deployment.ObjectMeta, err
+	}
+	if ref.Group == gateway.Group {
+		version = routeVersion // there is one watch, whichever version stands in Git
 	}
 	object := &metav1.PartialObjectMetadata{}
 	object.SetGroupVersionKind(schema.GroupVersionKind{Group: ref.Group, Version: version, Kind: ref.Kind})

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -32,6 +33,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	if cached.Labels[manifests.LabelApplication] == "" {
 		return ctrl.Result{}, r.refuse(ctx, &cached, fmt.Sprintf("the label %s is missing: a Rollout belongs to an Application", manifests.LabelApplication))
+	}
+	if err := r.watchRoutes(&cached); err != nil && !meta.IsNoMatchError(err) { // that the kind is missing is refused below
+		return ctrl.Result{}, err
 	}
 	wake, quiet := r.quiet(ctx, &cached)
 	if quiet {
@@ -215,9 +219,6 @@ func (p *pass) arrange(ctx context.Context, a analysis.Arrangement) bool {
 	return p.place(ctx, a.Stable, arrangedAs(a, p.o), func() ([]v1alpha1.AppliedObject, error) { return p.r.arrange(ctx, p.rollout, a, p.o) })
 }
 
-// retryNotYet is the pause while a controller of Kubernetes has to do something first.
-const retryNotYet = 200 * time.Millisecond
-
 func (p *pass) place(ctx context.Context, bundle v1alpha1.BundleRef, as string, do func() ([]v1alpha1.AppliedObject, error)) bool {
 	var drifts []drift
 	if before := p.rollout.Status.AppliedBundle; sameBundles(before, as) {
@@ -227,7 +228,7 @@ func (p *pass) place(ctx context.Context, bundle v1alpha1.BundleRef, as string, 
 	if errors.Is(err, errNotYet) {
 		// What is in place by now is ours already: the next try must not take it for somebody's change.
 		p.note(ctx, merged(p.rollout.Status.Applied, applied), p.rollout.Status.AppliedBundle)
-		p.soon(retryNotYet)
+		p.soon(retryAfter(err))
 		return true
 	}
 	if err != nil {

@@ -28,6 +28,9 @@ type Options struct {
 	Now func() time.Time
 	// Concurrency is how many Rollouts are worked on at once; default 4.
 	Concurrency int
+	// Drain is how long nothing that had traffic is taken away after traffic was moved: gateways and nodes hear of it a
+	// moment later. Default 5 s.
+	Drain time.Duration
 	// Failpoint is called at named points, for tests that kill the process there; nil for none.
 	Failpoint func(name string)
 }
@@ -53,6 +56,7 @@ type Reconciler struct {
 
 	readings readings
 	sizes    sizes
+	routes   routeWatches
 }
 
 // New checks options and registers the collectors.
@@ -65,6 +69,9 @@ func New(options Options) (*Reconciler, error) {
 	}
 	if options.Concurrency <= 0 {
 		options.Concurrency = 4
+	}
+	if options.Drain <= 0 {
+		options.Drain = 5 * time.Second
 	}
 	if options.Failpoint == nil {
 		options.Failpoint = func(string) {}
@@ -101,8 +108,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	for _, source := range r.sources(own) {
 		builder = builder.WatchesRawSource(source)
 	}
-	if err := builder.Complete(r); err != nil {
+	if r.routes.controller, err = builder.Build(r); err != nil {
 		return fmt.Errorf("rollout: %w", err)
 	}
+	r.routes.cache, r.routes.watched = own, map[string]bool{}
 	return nil
 }

@@ -42,8 +42,8 @@ func (r *Reconciler) size(ctx context.Context, rollout *v1alpha1.Rollout, o anal
 		return o.Workload.Wanted, err
 	case replicas != nil:
 		return *replicas, nil
-	case rollout.Spec.Strategy.Canary != nil:
-		return 0, refused{errors.New("spec.replicas of the workload is missing: the canary's share is one of pods (set it, and take an autoscaler away)")}
+	case rollout.Spec.Strategy.Canary != nil && !byRoutes(rollout):
+		return 0, refused{errors.New("spec.replicas of the workload is missing: without spec.routes the canary's share is one of pods (set it, and take an autoscaler away)")}
 	}
 	return o.Workload.Wanted, nil
 }

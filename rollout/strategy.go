@@ -15,14 +15,21 @@ func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
 	spec, s := rollout.Spec.Strategy, analysis.Strategy{}
 	var err error
 	switch {
+	case spec.Canary != nil && len(rollout.Spec.Routes) > 0 && len(rollout.Spec.Services) == 0:
+		err = errors.New("canary: spec.services is missing: Routes share out the traffic of Services")
 	case spec.Canary != nil:
-		s.Canary, err = canaryOf(spec.Canary)
+		s.Canary, err = canaryOf(spec.Canary, byRoutes(rollout))
 	case spec.BlueGreen != nil && len(rollout.Spec.Services) == 0:
 		err = errors.New("blueGreen: spec.services is missing: it moves traffic by Services")
 	case spec.BlueGreen != nil:
 		s.BlueGreen, err = blueGreenOf(spec.BlueGreen)
 	case spec.Rolling == nil:
 		err = errors.New("give one of rolling, canary and blueGreen")
+	}
+	for _, check := range checksOf(spec) {
+		if err == nil && asksForServices(check) && !byRoutes(rollout) {
+			err = fmt.Errorf("metric %q: {{service}} needs a canary and spec.routes (else ask by {{pods}})", check.Name)
+		}
 	}
 	if err == nil {
 		err = s.Validate()
@@ -33,8 +40,13 @@ func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
 	return s, nil
 }
 
-func canaryOf(spec *v1alpha1.CanaryStrategy) (*analysis.Canary, error) {
-	c := &analysis.Canary{Unrouted: true}
+// byRoutes says that Routes share out traffic.
+func byRoutes(rollout *v1alpha1.Rollout) bool {
+	return rollout.Spec.Strategy.Canary != nil && len(rollout.Spec.Routes) > 0
+}
+
+func canaryOf(spec *v1alpha1.CanaryStrategy, routed bool) (*analysis.Canary, error) {
+	c := &analysis.Canary{Unrouted: !routed}
 	for i, step := range spec.Steps {
 		metrics, err := metricsOf(step.Analysis)
 		if err != nil {
@@ -43,6 +55,9 @@ func canaryOf(spec *v1alpha1.CanaryStrategy) (*analysis.Canary, error) {
 		one := analysis.Step{Weight: number(step.Weight), Replicas: number(step.Replicas), Analysis: metrics}
 		if step.Pause != nil {
 			one.Pause = &analysis.Halt{For: step.Pause.For.Duration}
+		}
+		if step.Header != nil {
+			one.Header = &analysis.Header{Name: step.Header.Name, Value: step.Header.Value}
 		}
 		c.Steps = append(c.Steps, one)
 	}

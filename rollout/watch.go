@@ -2,6 +2,8 @@ package rollout
 
 import (
 	"context"
+	"fmt"
+	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,12 +13,14 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/rollout/gateway"
 )
 
 // newCache holds the objects of Applications, reduced, and nothing else of the cluster.
@@ -63,7 +67,7 @@ func reduce(object any) (any, error) {
 	return object, nil
 }
 
-// bundleKinds are the kinds besides the Deployment that a Bundle may have; metadata is all that is kept of them.
+// bundleKinds are the kinds besides the Deployment and Routes that a Bundle may have; metadata is all that is kept of them.
 func bundleKinds() []metav1.TypeMeta {
 	return []metav1.TypeMeta{
 		{APIVersion: "v1", Kind: "Service"},
@@ -77,13 +81,48 @@ func (r *Reconciler) sources(own cache.Cache) []source.Source {
 	sources := []source.Source{source.Kind(own, client.Object(&appsv1.Deployment{}), handler.EnqueueRequestsFromMapFunc(r.owners))}
 	for _, kind := range bundleKinds() {
 		object := &metav1.PartialObjectMetadata{TypeMeta: kind}
-		sources = append(sources, source.Kind(own, client.Object(object), handler.EnqueueRequestsFromMapFunc(
-			func(ctx context.Context, object client.Object) []reconcile.Request {
-				return r.rollouts(ctx, object.GetNamespace(), indexApplied, kind.Kind+"/"+object.GetName())
-			},
-		)))
+		sources = append(sources, source.Kind(own, client.Object(object), r.ofApplied(kind.Kind)))
 	}
 	return sources
+}
+
+// routeVersion is the one that Routes are watched in.
+const routeVersion = "v1"
+
+// watchRoutes begins to watch the kinds of Routes that a Rollout names: not every cluster knows them, and a watch of a kind
+// that is missing would keep the agent from starting.
+func (r *Reconciler) watchRoutes(rollout *v1alpha1.Rollout) error {
+	r.routes.Lock()
+	defer r.routes.Unlock()
+	for _, ref := range routesOf(rollout) {
+		if r.routes.watched[ref.Kind] {
+			continue
+		}
+		if _, err := r.client.RESTMapper().RESTMapping(ref.GroupKind(), routeVersion); err != nil {
+			return fmt.Errorf("%s: %w", ref, err)
+		}
+		object := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: gateway.Group + "/" + routeVersion, Kind: ref.Kind}}
+		if err := r.routes.controller.Watch(source.Kind(r.routes.cache, client.Object(object), r.ofApplied(ref.Kind))); err != nil {
+			return fmt.Errorf("%s: watch: %w", ref, err)
+		}
+		r.routes.watched[ref.Kind] = true
+	}
+	return nil
+}
+
+// routeWatches are the watches of Routes, which begin when the first Rollout names one of their kind.
+type routeWatches struct {
+	sync.Mutex
+	controller controller.Controller
+	cache      cache.Cache
+	watched    map[string]bool // by kind
+}
+
+// ofApplied finds the Rollouts that have applied an object.
+func (r *Reconciler) ofApplied(kind string) handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []reconcile.Request {
+		return r.rollouts(ctx, object.GetNamespace(), indexApplied, kind+"/"+object.GetName())
+	})
 }
 
 // owners are the Rollouts of a Deployment.

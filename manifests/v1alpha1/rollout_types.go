@@ -25,6 +25,10 @@ type RolloutSpec struct {
 	// Services that send traffic to the workload; they move with it.
 	// +optional
 	Services []LocalRef `json:"services,omitempty"`
+	// Routes that send to these Services; they move with them, and share out traffic while a canary runs.
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	Routes   []RouteRef `json:"routes,omitempty"`
 	Strategy Strategy   `json:"strategy"`
 	// Bundle is set by the reconciler at apply and never stands in Git: what to roll out.
 	// +optional

@@ -35,8 +35,19 @@ func (s Strategy) ProgressDeadline() time.Duration {
 	return 0
 }
 
-// CanaryStrategy shares out traffic by numbers of pods: the Deployment NAME-canary grows as the Deployment itself
-// shrinks, and the Services send to the pods of both.
+// RouteRef names a Route of the Gateway API in the same namespace.
+type RouteRef struct {
+	// +kubebuilder:validation:Enum=HTTPRoute;GRPCRoute
+	// +kubebuilder:default=HTTPRoute
+	Kind string `json:"kind,omitempty"`
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+}
+
+// CanaryStrategy runs the new version as the Deployment NAME-canary and shares traffic out in steps. Where the Rollout
+// names Routes, these send to the Services SERVICE-stable and SERVICE-canary by weight, and the Deployment itself keeps
+// its size. Without Routes the share is one of pods: the canary grows as the Deployment shrinks, and the Services send to
+// the pods of both.
 type CanaryStrategy struct {
 	// ProgressDeadline is how long the pods that a step asks for may take until they are available.
 	// +kubebuilder:default="5m"
@@ -53,9 +64,10 @@ type CanaryStrategy struct {
 
 // CanaryStep is exactly one of its fields.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.weight), has(self.pause), has(self.replicas), has(self.analysis)].filter(given, given).size() == 1",message="give exactly one of weight, pause, replicas and analysis"
+// +kubebuilder:validation:XValidation:rule="[has(self.weight), has(self.pause), has(self.replicas), has(self.header), has(self.analysis)].filter(given, given).size() == 1",message="give exactly one of weight, pause, replicas, header and analysis"
 type CanaryStep struct {
-	// Weight is the percentage of all pods that are of the new version, rounded up.
+	// Weight is the new version's percentage of traffic; without Routes that of all pods, rounded up. The pods for it
+	// have to be available first.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
 	// +optional
@@ -68,11 +80,28 @@ type CanaryStep struct {
 	// +kubebuilder:validation:Maximum=100
 	// +optional
 	Replicas *int32 `json:"replicas,omitempty"`
+	// Header brings requests that carry it to the new version, whatever the weight; without name and value that ends. It
+	// needs Routes.
+	// +optional
+	Header *HeaderStep `json:"header,omitempty"`
 	// Analysis goes on when all metrics have passed.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
 	// +optional
 	Analysis []MetricCheck `json:"analysis,omitempty"`
+}
+
+// HeaderStep is a header with its exact value.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.name) == has(self.value)",message="give name and value, or neither to end the match"
+type HeaderStep struct {
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_|~-]{1,256}$`
+	// +optional
+	Name string `json:"name,omitempty"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	// +optional
+	Value string `json:"value,omitempty"`
 }
 
 // PauseStep waits.
@@ -106,7 +135,8 @@ type BlueGreenStrategy struct {
 
 // MetricCheck measures again and again with the agent's Prometheus. In queries {{canary}} and {{stable}} become regular
 // expressions for the names of the pods of both versions, {{pods}} that of the version that is measured, {{namespace}}
-// the Rollout's, and {{interval}} the interval as Prometheus writes it.
+// the Rollout's, and {{interval}} the interval as Prometheus writes it. With a canary and Routes, {{service}} is one for the
+// names of the Services SERVICE-canary or SERVICE-stable of the version that is measured, for what a gateway counts.
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.range), has(self.relative), has(self.errors), has(self.latency)].filter(given, given).size() == 1",message="give exactly one of range, relative, errors and latency"
 type MetricCheck struct {
@@ -181,7 +211,7 @@ type RangeCheck struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.above) || has(self.below)",message="give above, below or both"
 type RelativeCheck struct {
-	// Query is asked for both versions, by {{pods}}.
+	// Query is asked for both versions, by {{pods}} or {{service}}.
 	// +kubebuilder:validation:MinLength=1
 	Query string `json:"query"`
 	// +optional
@@ -192,7 +222,7 @@ type RelativeCheck struct {
 
 // ErrorsCheck asks for raw counters, not rates.
 type ErrorsCheck struct {
-	// Total is the query for all requests and Bad that for the bad ones among them, by {{pods}}.
+	// Total is the query for all requests and Bad that for the bad ones among them, by {{pods}} or {{service}}.
 	// +kubebuilder:validation:MinLength=1
 	Total string `json:"total"`
 	// +kubebuilder:validation:MinLength=1
@@ -202,7 +232,7 @@ type ErrorsCheck struct {
 
 // LatencyCheck asks for the buckets of a classic histogram in seconds.
 type LatencyCheck struct {
-	// Buckets is the query for them, by {{pods}}; it keeps the label le.
+	// Buckets is the query for them, by {{pods}} or {{service}}; it keeps the label le.
 	// +kubebuilder:validation:MinLength=1
 	Buckets          string `json:"buckets"`
 	SequentialOption `json:",inline"`

@@ -14,7 +14,7 @@ import (
 // Bundle is what a Rollout moves as one.
 type Bundle struct {
 	Rollout manifests.Ref
-	// Objects are the workload, the Services that the Rollout names and the
+	// Objects are the workload, the Services and Routes that the Rollout names and the
 	// ConfigMaps and Secrets that the workload uses, ordered by Ref; those of the Set, not copies.
 	Objects []*unstructured.Unstructured
 	// Digest over Objects.
@@ -24,8 +24,8 @@ type Bundle struct {
 // Cut finds the Bundles of all Rollouts in set, ordered by Rollout, and the
 // objects that belong to one. A Service that several Rollouts name, and
 // configuration that another workload of set uses too, stay with the reconciler.
-// Cut fails when a Rollout names a workload or Service that set lacks, or when
-// two Rollouts name the same workload.
+// Cut fails when a Rollout names a workload, Service or Route that set lacks, and
+// when two Rollouts name the same workload or Route: each would write its own shares into it.
 func Cut(set manifests.Set) ([]Bundle, map[manifests.Ref]bool, error) {
 	users := configUsers(set)
 	rollouts := map[manifests.Ref]v1alpha1.Rollout{}
@@ -47,6 +47,15 @@ func Cut(set manifests.Set) ([]Bundle, map[manifests.Ref]bool, error) {
 			return nil, nil, fmt.Errorf("%s: %s is moved by %s already (remove one of the two)", ref, workload, other)
 		}
 		workloads[workload], rollouts[ref] = ref, rollout
+		for _, route := range routesOf(ref, rollout) {
+			if set.Find(route) == nil {
+				return nil, nil, fmt.Errorf("%s: spec.routes names %s, which is not rendered", ref, route)
+			}
+			if by := users[route]; len(by) > 0 && by[0] != workload {
+				return nil, nil, fmt.Errorf("%s: %s is moved by %s already (give each its own Route)", ref, route, workloads[by[0]])
+			}
+			users[route] = []manifests.Ref{workload}
+		}
 		for _, service := range servicesOf(ref, rollout) {
 			if set.Find(service) == nil {
 				return nil, nil, fmt.Errorf("%s: spec.services names %s, which is not rendered", ref, service)
@@ -109,6 +118,19 @@ func servicesOf(ref manifests.Ref, rollout v1alpha1.Rollout) []manifests.Ref {
 		services = append(services, manifests.Ref{Kind: "Service", Namespace: ref.Namespace, Name: service.Name})
 	}
 	return services
+}
+
+// routesOf lists the Routes that a Rollout names.
+func routesOf(ref manifests.Ref, rollout v1alpha1.Rollout) []manifests.Ref {
+	var routes []manifests.Ref
+	for _, route := range rollout.Spec.Routes {
+		kind := route.Kind
+		if kind == "" {
+			kind = "HTTPRoute"
+		}
+		routes = append(routes, manifests.Ref{Group: "gateway.networking.k8s.io", Kind: kind, Namespace: ref.Namespace, Name: route.Name})
+	}
+	return routes
 }
 
 // configUsers maps each ConfigMap and Secret that pods of set use to the objects that have these pods.

@@ -94,6 +94,25 @@ func TestCutDigestFollowsTheBundleAlone(t *testing.T) {
 	}
 }
 
+func TestCutTakesTheRoutes(t *testing.T) {
+	bundles, bundled, err := plan.Cut(parseSet(t, `{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: web, namespace: shop}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: web, namespace: shop}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: other, namespace: shop}}
+---
+{apiVersion: slipway.dev/v1alpha1, kind: Rollout, metadata: {name: web, namespace: shop}, spec: {workloadRef: {name: web}, routes: [{name: web}, {kind: GRPCRoute, name: web}]}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(bundles) != 1 || len(bundles[0].Objects) != 3 || len(bundled) != 3 {
+		t.Errorf("%+v, %v", bundles, bundled)
+	}
+}
+
 func TestCutRefuses(t *testing.T) {
 	const deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\n---\n"
 	rollout := func(name, spec string) string {
@@ -102,6 +121,12 @@ func TestCutRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ yaml, want string }{
 		"no workload": {rollout("web", "{workloadRef: {name: web}}"), "spec.workloadRef names apps/Deployment shop/web, which is not rendered"},
 		"no service":  {deployment + rollout("web", "{workloadRef: {name: web}, services: [{name: web}]}"), "spec.services names Service shop/web, which is not rendered"},
+		"no route":    {deployment + rollout("web", "{workloadRef: {name: web}, routes: [{name: web}]}"), "spec.routes names gateway.networking.k8s.io/HTTPRoute shop/web, which is not rendered"},
+		"one route for two": {
+			deployment + strings.ReplaceAll(deployment, "web", "api") + "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: both, namespace: shop}\n---\n" +
+				rollout("api", "{workloadRef: {name: api}, routes: [{name: both}]}") + rollout("web", "{workloadRef: {name: web}, routes: [{name: both}]}"),
+			"HTTPRoute shop/both is moved by slipway.dev/Rollout shop/api already",
+		},
 		"two rollouts": {
 			deployment + rollout("a", "{workloadRef: {name: web}}") + rollout("b", "{workloadRef: {name: web}}"),
 			"Rollout shop/b: apps/Deployment shop/web is moved by slipway.dev/Rollout shop/a already",

@@ -56,6 +56,9 @@ func (s *step) withdraw() {
 		}
 		weight = 100 - int(100*able/int64(s.o.Size))
 	}
+	if s.way.preview && weight > 0 { // Services send to one version or the other
+		weight = 100
+	}
 	s.Course.Weight = min(s.Course.Weight, weight)
 }
 
