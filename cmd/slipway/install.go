@@ -79,6 +79,7 @@ written to a file, the public key is committed to the environment repo.`,
 	flags.StringVar(&o.AgentImage, "agent-image", "", "image of an agent that runs in the cluster")
 	flags.IntVar(&o.Replicas, "replicas", 2, "agents in the cluster, of which one works and the others wait for it to die")
 	flags.StringVar(&o.Server, "server", "", "URL of slipway-server, which then carries out reverts")
+	flags.StringVar(&o.Prometheus, "prometheus", "", "URL of the Prometheus that Rollouts in the cluster measure with")
 	flags.BoolVar(&apply, "apply", false, "apply instead of printing")
 	flags.BoolVar(&dashboards, "dashboards", false, "with a Grafana dashboard (ConfigMap), alerts and scraping (PrometheusRule and PodMonitor of the Prometheus Operator)")
 	flags.StringVar(&newKey, "new-key", "", "enrol the agent: write a new private key to this file, commit the public one")

@@ -27,7 +27,7 @@ func TestManifests(t *testing.T) {
 		"inside":  {Cluster: "production-eu", URL: "https://git.example/fleet.git", SecretName: "fleet", AgentImage: agentImage},
 		"server": {
 			Cluster: "production-eu", URL: "https://git.example/fleet.git", Branch: "live", Path: "fleet/eu", Namespace: "delivery",
-			AgentImage: agentImage, Server: "https://slipway.example", Replicas: 1,
+			AgentImage: agentImage, Server: "https://slipway.example", Replicas: 1, Prometheus: "http://prometheus.monitoring:9090",
 		},
 	} {
 		objects, err := install.Manifests(o)
@@ -103,6 +103,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		{func(o *install.Options) { o.Replicas = 6 }, "replicas"},
 		{func(o *install.Options) { o.Server = "https://slipway.example" }, "agent image"},
 		{func(o *install.Options) { o.AgentImage, o.Server = agentImage, "slipway.example" }, "server: want https"},
+		{func(o *install.Options) { o.Prometheus = "http://prometheus:9090" }, "agent image"},
+		{func(o *install.Options) { o.AgentImage, o.Prometheus = agentImage, "http://robin:hunter2@prometheus" }, "Secret"},
 	} {
 		o := install.Options{Cluster: "demo", URL: "https://git.example/fleet.git"}
 		c.change(&o)

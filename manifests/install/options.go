@@ -31,6 +31,8 @@ type Options struct {
 	// Server is the URL of slipway-server for the agent in the cluster; empty for one that
 	// pushes reverts itself. The agent's key is then in the Secret slipway-agent-key, as key.pem.
 	Server string
+	// Prometheus is the URL of the server that Rollouts measure with, for the agent in the cluster; empty for none.
+	Prometheus string
 }
 
 // complete fills in what is not set, and names every fault.
@@ -50,6 +52,7 @@ func (o Options) complete() (Options, error) {
 		checkWord("agent image", o.AgentImage),
 		o.checkReplicas(),
 		o.checkServer(),
+		o.checkPrometheus(),
 	)
 }
 
@@ -120,6 +123,16 @@ func (o Options) checkServer() error {
 		return errors.New("server: is for the agent in the cluster, so it needs an agent image; an agent outside is told by slipway-agent --server")
 	}
 	return checkURL("server", o.Server, "https://HOST of slipway-server")
+}
+
+func (o Options) checkPrometheus() error {
+	switch {
+	case o.Prometheus == "":
+		return nil
+	case o.AgentImage == "":
+		return errors.New("prometheus: is for the agent in the cluster, so it needs an agent image; an agent outside is told by slipway-agent --prometheus")
+	}
+	return checkURL("prometheus", o.Prometheus, "http://HOST:PORT of a Prometheus")
 }
 
 // checkWord refuses white space and what cannot be printed.
