@@ -36,10 +36,10 @@ type shop struct {
 	ended   chan error
 }
 
-func startShop(t *testing.T, program, behaviour string) *shop {
+func startShop(t *testing.T, program, behaviour string, env ...string) *shop {
 	t.Helper()
 	s := &shop{T: t, cmd: exec.Command(program), ended: make(chan error, 1)}
-	s.cmd.Env = []string{"SHOP_BEHAVIOUR=" + behaviour, "SHOP_VERSION=7", "SHOP_ADDRESS=127.0.0.1:0", "GREETING=Ahoy"}
+	s.cmd.Env = append([]string{"SHOP_BEHAVIOUR=" + behaviour, "SHOP_VERSION=7", "SHOP_ADDRESS=127.0.0.1:0", "GREETING=Ahoy"}, env...)
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -116,6 +116,24 @@ func TestShopBehaves(t *testing.T) {
 		if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.String(), says) {
 			t.Errorf("%s: %v\n%s", behaviour, err, &stderr)
 		}
+	}
+}
+
+func TestShopFailsAsOftenAsItIsTold(t *testing.T) {
+	t.Parallel()
+	s := startShop(t, buildShop(t), "ready", "SHOP_FAILS=25")
+	failed := 0
+	for range 40 {
+		code, body := s.get("/")
+		if code == http.StatusInternalServerError {
+			failed++
+		}
+		if body != "Ahoy from shop 7\n" {
+			t.Errorf("%d %q", code, body)
+		}
+	}
+	if code, _ := s.get("/readyz"); failed != 10 || code != http.StatusOK {
+		t.Errorf("%d of 40 answers are errors, /readyz answers %d", failed, code)
 	}
 }
 

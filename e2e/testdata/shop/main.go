@@ -3,6 +3,7 @@
 //
 //	SHOP_VERSION    is shown, default that of version.go
 //	SHOP_BEHAVIOUR  ready (default), crash or never-ready
+//	SHOP_FAILS      percentage of answers that are errors, default 0
 //	SHOP_ADDRESS    default :8080
 //
 // GREETING comes from outside.
@@ -17,6 +18,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -45,6 +48,10 @@ func run(ctx context.Context, behaviour, version string) error {
 	default:
 		return fmt.Errorf("SHOP_BEHAVIOUR %q: want ready, crash or never-ready", behaviour)
 	}
+	fails, err := strconv.Atoi(cmp.Or(os.Getenv("SHOP_FAILS"), "0"))
+	if err != nil {
+		return fmt.Errorf("SHOP_FAILS: %w", err)
+	}
 	if _, err := currency(); err != nil {
 		return err
 	}
@@ -58,7 +65,7 @@ func run(ctx context.Context, behaviour, version string) error {
 	}
 	fmt.Printf("shop %s listens on %s\n", version, listener.Addr())
 	ready := func() bool { return behaviour != "never-ready" && ctx.Err() == nil }
-	server := &http.Server{Handler: handler(version, ready), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: failing(int64(fails), handler(version, ready)), ReadHeaderTimeout: 10 * time.Second}
 	ended := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
@@ -72,6 +79,19 @@ func run(ctx context.Context, behaviour, version string) error {
 	}
 	// Serve returns as soon as Shutdown begins; requests under way still want their answers.
 	return <-ended
+}
+
+// failing makes a percentage of the answers to the first page errors, evenly.
+func failing(percent int64, next http.Handler) http.Handler {
+	var asked atomic.Int64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			if n := asked.Add(1); n*percent/100 != (n-1)*percent/100 {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func handler(version string, ready func() bool) http.Handler {
