@@ -279,15 +279,15 @@ func (w *arranging) rest(ctx context.Context) (rest []metav1.PartialObjectMetada
 func (r *arranging) hashOf(ctx context.Context, name string) (string, error) {
 	deployment, newest, err := r.replicaSets(ctx, r.rollout.Namespace, name)
 	if err != nil {
-		return "", fmt.Errorf("Deployment %s: %w", name, err)
+		return "", fmt.Errorf("deployment %s: %w", name, err)
 	}
 	if deployment.Status.ObservedGeneration < deployment.Generation {
-		return "", fmt.Errorf("Deployment %s: its controller has not looked at it: %w", name, errNotYet)
+		return "", fmt.Errorf("deployment %s: its controller has not looked at it: %w", name, errNotYet)
 	}
 	for _, set := range newest {
 		if set.Annotations[annotationRevision] == deployment.Annotations[annotationRevision] && set.Labels[labelHash] != "" {
 			return set.Labels[labelHash], nil
 		}
 	}
-	return "", fmt.Errorf("Deployment %s: its ReplicaSet: %w", name, errNotYet)
+	return "", fmt.Errorf("deployment %s: its ReplicaSet: %w", name, errNotYet)
 }

@@ -104,7 +104,7 @@ func (r *Reconciler) settleBeside(ctx context.Context, rollout *v1alpha1.Rollout
 	}
 	applied, err := r.arrange(ctx, rollout, a, o)
 	if err == nil && o.Canary.Knowledge == analysis.Present {
-		err = fmt.Errorf("Deployment %s: %w", canaryName(rollout), errNotYet)
+		err = fmt.Errorf("deployment %s: %w", canaryName(rollout), errNotYet)
 	}
 	return applied, err
 }
