@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -101,28 +100,8 @@ func formOf(object *unstructured.Unstructured, application string, placed analys
 		annotations[manifests.AnnotationFailedBundle] = placed.Failed
 	}
 	form.SetAnnotations(annotations)
-	if form.GetKind() == "Secret" {
-		encodeData(form)
-	}
+	manifests.EncodeData(form)
 	return form
-}
-
-// encodeData moves stringData into data. The API server does so too, but then
-// nobody owns the keys: others could change them unseen, and keys that left would stay.
-func encodeData(secret *unstructured.Unstructured) {
-	plain, _, _ := unstructured.NestedStringMap(secret.Object, "stringData")
-	if len(plain) == 0 {
-		return
-	}
-	data, _, _ := unstructured.NestedMap(secret.Object, "data")
-	if data == nil {
-		data = map[string]any{}
-	}
-	for key, value := range plain {
-		data[key] = base64.StdEncoding.EncodeToString([]byte(value))
-	}
-	secret.Object["data"] = data
-	delete(secret.Object, "stringData")
 }
 
 // refusalOf tells the API server's verdict on an object of the new version from trouble on the way.

@@ -111,9 +111,10 @@ func Teardown(application string, seen Observed, owned Inventory, claimed map[ma
 	return p, nil
 }
 
-// Labelled returns object with the application label: itself if it has it, else a copy.
+// Labelled returns object as it is applied, with the application label and the stringData of a Secret in data: itself if it is
+// that already, else a copy.
 func Labelled(object *unstructured.Unstructured, application string) *unstructured.Unstructured {
-	if object.GetLabels()[manifests.LabelApplication] == application {
+	if object.GetLabels()[manifests.LabelApplication] == application && !manifests.HasStringData(object) {
 		return object
 	}
 	labelled := object.DeepCopy()
@@ -123,6 +124,7 @@ func Labelled(object *unstructured.Unstructured, application string) *unstructur
 	}
 	labels[manifests.LabelApplication] = application
 	labelled.SetLabels(labels)
+	manifests.EncodeData(labelled)
 	return labelled
 }
 

@@ -33,6 +33,9 @@ func ignored(rules []v1alpha1.IgnoreRule, object *unstructured.Unstructured) (*u
 			if stripped == object {
 				stripped = object.DeepCopy()
 			}
+			if key, text := strings.CutPrefix(path, "/stringData"); text && ref.Group == "" && ref.Kind == "Secret" {
+				path = "/data" + key // where it is by now: see manifests.EncodeData
+			}
 			stripped.Object, _ = without(stripped.Object, pointer(path)).(map[string]any)
 		}
 	}

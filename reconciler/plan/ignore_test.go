@@ -86,3 +86,26 @@ func TestIgnore(t *testing.T) {
 		})
 	}
 }
+
+// Rules may name the values of a Secret as Git has them; they are applied as data.
+func TestIgnoreOfStringData(t *testing.T) {
+	secret := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "keys", "namespace": "shop"}, "stringData": map[string]any{"ours": "1", "theirs": "2"},
+	}}
+	set, err := manifests.NewSet([]*unstructured.Unstructured{secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/stringData/theirs", "/data/theirs"} {
+		p, err := plan.Compute(plan.In{
+			Application: "shop", Want: set, Seen: plan.Observed{manifests.RefOf(secret): {State: plan.Absent}},
+			Ignore: []v1alpha1.IgnoreRule{{Target: v1alpha1.ObjectSelector{Kind: "Secret"}, Paths: []string{path}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := json.Marshal(p.Actions()[0].Object.Object["data"]); string(got) != `{"ours":"MQ=="}` {
+			t.Errorf("%s: data %s", path, got)
+		}
+	}
+}
