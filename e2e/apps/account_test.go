@@ -2,6 +2,7 @@ package apps
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -62,4 +63,36 @@ func TestServiceAccount(t *testing.T) {
 		return nil
 	})
 	s.ready()
+}
+
+// What the agent sees by its own watches does not become an account's: an object of another Application is neither shown nor
+// taken over by who may not, also when its owner lets it go.
+func TestServiceAccountSeesNoFurther(t *testing.T) {
+	rival := tell(t, "rival", "")
+	rival.commit("A treasure", rival.thing("treasure", "doubloons"), rival.thing("keel", "here"))
+	uid := rival.owned("treasure", "rival", "doubloons")
+	rival.ready()
+	thief := story{t, "thief"}
+	thief.commit("Somebody wants it", application("thief", "  serviceAccountName: thief\n  retryInterval: 1s\n"), thief.thing("treasure", "stolen"))
+	thief.says(v1alpha1.ReasonOwnedByAnother, "ConfigMap shared/treasure: belongs to Application rival")
+	rival.commit("The owner lets go", world.Remove("apps/rival/treasure.yaml"), rival.thing("keel", "there"))
+	rival.owned("keel", "rival", "there")
+	thief.eventually(func() error {
+		app, err := shared.Application(t.Context(), "thief")
+		if err == nil && !strings.Contains(fmt.Sprint(app.Status.Conditions), "forbidden") {
+			err = fmt.Errorf("%+v", app.Status.Conditions)
+		}
+		return err
+	})
+	if found, err := shared.clients.CoreV1().ConfigMaps("shared").Get(t.Context(), "treasure", metav1.GetOptions{}); err != nil || found.UID != uid || found.Data["value"] != "doubloons" {
+		t.Errorf("%+v, %v", found.Data, err)
+	}
+	app, err := shared.Application(t.Context(), "thief")
+	thief.must(err)
+	if text := fmt.Sprintf("%+v", app.Status) + thief.events(); strings.Contains(text, "doubloons") {
+		t.Errorf("it is told what it may not read: %s", text)
+	}
+	// The other goes away; what it could not take stays the owner's, and goes when nobody wants it.
+	thief.commit("Nobody wants it", world.Remove("clusters/demo/thief.yaml"), world.Remove("apps/thief/treasure.yaml"))
+	rival.ready()
 }
