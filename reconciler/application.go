@@ -36,8 +36,10 @@ import (
 // Finalizer keeps an Application until its objects are deleted or orphaned.
 const Finalizer = v1alpha1.Group + "/application"
 
-// Failpoints of the loop, in the order of a failure; the first two are those of an agent that pushes itself.
+// Failpoints of the loop. FailpointApply lies between the Inventory that lists what an apply will bring in and its first
+// request; the others are in the order of a failure, and the first two of them are those of an agent that pushes itself.
 const (
+	FailpointApply   = "before-first-apply"
 	FailpointCommit  = "after-commit-before-push"
 	FailpointPush    = "after-push-before-status"
 	FailpointTraffic = "after-traffic-before-mark"

@@ -73,6 +73,7 @@ func (p *pass) carryOut(ctx context.Context, todo plan.Plan) (bool, ctrl.Result,
 			return false, ctrl.Result{}, err
 		}
 		p.changed = true
+		p.r.Failpoint(FailpointApply)
 		result, applyErr = p.r.Cluster.Apply(ctx, todo)
 		p.healed(result.Changes)
 	}

@@ -2,8 +2,14 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"path/filepath"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -66,6 +72,41 @@ func (c *Cluster) StartRole(ctx context.Context, role string) error {
 		return fmt.Errorf("cluster %s: %s: not a role of this cluster", c.name, role)
 	}
 	return c.runner.start(ctx, role, args...)
+}
+
+// Compact makes etcd forget all revisions but the newest, as it does by itself every five minutes: whoever watches from an
+// older one is told that it is gone.
+func (c *Cluster) Compact(ctx context.Context) error {
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", c.plane.etcdSock)
+		},
+	}}
+	call := func(path, body string, answer any) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://etcd/v3/kv/"+path, strings.NewReader(body))
+		if err != nil {
+			return err
+		}
+		got, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer got.Body.Close()
+		text, err := io.ReadAll(got.Body)
+		if err != nil || got.StatusCode != http.StatusOK {
+			return errors.Join(err, fmt.Errorf("%s: %s: %s", path, got.Status, text))
+		}
+		return json.Unmarshal(text, answer)
+	}
+	var newest struct{ Header struct{ Revision string } }
+	if err := call("range", `{"key":"AA==","limit":1}`, &newest); err != nil {
+		return fmt.Errorf("cluster %s: etcd: %w", c.name, err)
+	}
+	if err := call("compaction", fmt.Sprintf(`{"revision":%q,"physical":true}`, newest.Header.Revision), &struct{}{}); err != nil {
+		return fmt.Errorf("cluster %s: etcd: %w", c.name, err)
+	}
+	return nil
 }
 
 // WaitReady waits until the API server answers.

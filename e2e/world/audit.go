@@ -17,6 +17,7 @@ type Request struct {
 	Namespace string
 	Name      string
 	At        time.Time
+	Code      int // HTTP status of the answer
 }
 
 // String reads like "patch deployments shop/web".
@@ -43,6 +44,7 @@ func (w *World) RequestsOf(user string, since time.Time) ([]Request, error) {
 			Verb                     string
 			User                     struct{ Username string }
 			ObjectRef                struct{ Resource, Subresource, Namespace, Name string }
+			ResponseStatus           struct{ Code int }
 			RequestReceivedTimestamp time.Time
 		}
 		if json.Unmarshal(lines.Bytes(), &event) != nil || event.User.Username != user || event.Verb == "watch" ||
@@ -51,7 +53,7 @@ func (w *World) RequestsOf(user string, since time.Time) ([]Request, error) {
 		}
 		requests = append(requests, Request{
 			User: event.User.Username, Verb: event.Verb, Namespace: event.ObjectRef.Namespace, Name: event.ObjectRef.Name,
-			Resource: strings.TrimSuffix(event.ObjectRef.Resource+"/"+event.ObjectRef.Subresource, "/"), At: event.RequestReceivedTimestamp,
+			Resource: strings.TrimSuffix(event.ObjectRef.Resource+"/"+event.ObjectRef.Subresource, "/"), At: event.RequestReceivedTimestamp, Code: event.ResponseStatus.Code,
 		})
 	}
 	return requests, lines.Err()

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -148,6 +149,9 @@ func (p *Process) Killed() bool {
 	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
+// Pid is that of the process.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Usage is what a process has used.
 type Usage struct {
 	CPU    time.Duration // user and system, children that were waited for included
@@ -195,13 +199,17 @@ type AgentOptions struct {
 	User      string   // whose rights it has; default AgentUser
 	Name      string   // of the process and of its cache; default slipway-agent
 	Args      []string // more flags
+	// Clock is how far the clock of the agent's machine is ahead of the API server's; negative when it is behind.
+	Clock time.Duration
+	// Within is a program with arguments that starts the agent, whose own command line follows.
+	Within []string
 }
 
 // StartAgent starts slipway-agent with the rights of its own user.
 func (w *World) StartAgent(ctx context.Context, o AgentOptions) (*Process, error) {
 	var tags, env []string
-	if o.Failpoint != "" {
-		tags, env = []string{"failpoints"}, []string{"SLIPWAY_FAILPOINT=" + o.Failpoint}
+	if o.Failpoint != "" || o.Clock != 0 {
+		tags, env = []string{"failpoints"}, []string{"SLIPWAY_FAILPOINT=" + o.Failpoint, "SLIPWAY_CLOCK=" + o.Clock.String()}
 	}
 	binary, err := w.Binary(ctx, "slipway-agent", tags...)
 	if err != nil {
@@ -215,5 +223,6 @@ func (w *World) StartAgent(ctx context.Context, o AgentOptions) (*Process, error
 		"--cluster", ClusterName, "--kubeconfig", kubeconfig, "--namespace", Namespace,
 		"--cache-dir", filepath.Join(w.Dir, cmp.Or(o.Name, "agent")), "--metrics-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0",
 	}
-	return w.Run(cmp.Or(o.Name, "slipway-agent"), binary, append(args, o.Args...), env)
+	line := slices.Concat(o.Within, []string{binary}, args, o.Args)
+	return w.Run(cmp.Or(o.Name, "slipway-agent"), line[0], line[1:], env)
 }

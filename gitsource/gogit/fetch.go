@@ -42,14 +42,15 @@ type listing struct {
 func (s *Store) Fetch(ctx context.Context, ref string) (gitsource.Revision, error) {
 	revision, err := s.fetch(ctx, func(*packp.AdvRefs) (string, error) { return ref, nil })
 	if err != nil {
-		return gitsource.Revision{}, fmt.Errorf("fetch of %s: %w", ref, err)
+		return gitsource.Revision{}, fmt.Errorf("fetch of %s: %w", ref, s.roomy(err))
 	}
 	return revision, nil
 }
 
 // FetchChosen is Fetch of the ref that choose picks among those of the host, by the same listing.
 func (s *Store) FetchChosen(ctx context.Context, choose func(refs map[string]gitsource.ObjectID) (string, error)) (gitsource.Revision, error) {
-	return s.fetch(ctx, func(advertised *packp.AdvRefs) (string, error) { return choose(refsOf(advertised)) })
+	revision, err := s.fetch(ctx, func(advertised *packp.AdvRefs) (string, error) { return choose(refsOf(advertised)) })
+	return revision, s.roomy(err)
 }
 
 func (s *Store) fetch(ctx context.Context, choose func(*packp.AdvRefs) (string, error)) (gitsource.Revision, error) {
@@ -346,7 +347,7 @@ func (s *Store) bring(ctx context.Context, id gitsource.ObjectID) (plumbing.Hash
 		if here == nil {
 			return hash, nil
 		}
-		return hash, err
+		return hash, s.roomy(err)
 	}
 	if !errors.Is(here, gitsource.ErrNotFound) {
 		return hash, here
@@ -355,7 +356,7 @@ func (s *Store) bring(ctx context.Context, id gitsource.ObjectID) (plumbing.Hash
 	disk := s.disk.storage
 	s.mu.Unlock()
 	if err := s.fetchAlone(ctx, disk, want{ids: []plumbing.Hash{hash}, depth: 1}); err != nil {
-		return hash, err
+		return hash, s.roomy(err)
 	}
 	here, _ = s.look(hash)
 	return hash, here

@@ -95,7 +95,7 @@ func Open(_ context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{dir: o.Dir, url: o.URL, maxPacks: o.MaxPacks, now: o.Now, remote: r, network: newSemaphore()}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("git store: %w", err)
+		return nil, s.roomy(fmt.Errorf("git store: %w", err))
 	}
 	generations, err := s.generations()
 	if err != nil {
@@ -105,7 +105,7 @@ func Open(_ context.Context, o Options) (*Store, error) {
 	if len(generations) > 0 {
 		current = generations[len(generations)-1]
 	} else if _, err := create(s.folder(current)); err != nil {
-		return nil, err
+		return nil, s.roomy(err)
 	}
 	disk := &layers{storage: open(s.folder(current))}
 	s.use(disk, current, 0)

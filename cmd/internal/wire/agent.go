@@ -62,7 +62,7 @@ type AgentOptions struct {
 	// for an agent that is alone.
 	Lease time.Duration
 	Log   logr.Logger
-	// Now is the clock of all loops; default time.Now.
+	// Now is the clock of all loops; default: that of this machine, set by the API server's.
 	Now func() time.Time
 }
 
@@ -77,10 +77,12 @@ func NewAgent(ctx context.Context, o AgentOptions) (*Agent, error) {
 	if o.Server != "" && o.Key == nil {
 		return nil, errors.New("agent: with a server a signing key is required (--key); make one with 'slipway install --new-key'")
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	o.Config = rest.CopyConfig(o.Config)
+	if o.Now == nil {
+		clock := &clusterClock{machine: machineClock()}
+		o.Config.Wrap(clock.around)
+		o.Now = clock.now
+	}
 	o.Config.QPS, o.Config.Burst = -1, -1 // the API server's priority and fairness decides, not a client-side guess
 	o.Config.UserAgent = "slipway-agent/" + Version
 	unfenced := rest.CopyConfig(o.Config)

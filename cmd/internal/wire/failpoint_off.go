@@ -2,5 +2,10 @@
 
 package wire
 
+import "time"
+
 // failpoint does nothing in a shipped binary.
 func failpoint(string) {}
+
+// machineClock is this machine's.
+func machineClock() func() time.Time { return time.Now }
