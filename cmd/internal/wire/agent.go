@@ -85,6 +85,7 @@ func NewAgent(ctx context.Context, o AgentOptions) (*Agent, error) {
 	}
 	o.Config.QPS, o.Config.Burst = -1, -1 // the API server's priority and fairness decides, not a client-side guess
 	o.Config.UserAgent = "slipway-agent/" + Version
+	o.Config.Wrap(func(next http.RoundTripper) http.RoundTripper { return spread{next} })
 	unfenced := rest.CopyConfig(o.Config)
 	mgr, err := newManager(&o)
 	if err != nil {
