@@ -180,7 +180,7 @@ func TestFailpoints(t *testing.T) {
 	agent := s.start("")
 	s.runs(s.healthy)
 	for _, point := range []string{
-		"after-verdict-before-traffic", "after-traffic", "after-traffic-before-mark", "after-mark-before-request",
+		"before-first-apply", "after-verdict-before-traffic", "after-traffic", "after-traffic-before-mark", "after-mark-before-request",
 		"after-commit-before-push", "after-push-before-status",
 	} {
 		t.Run(point, func(t *testing.T) {
