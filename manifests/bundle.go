@@ -24,6 +24,8 @@ const (
 	AnnotationApproved = "slipway.dev/approved-step"
 	// AnnotationConfiguration is on pods of versions that run beside each other: the digest of what they are configured with.
 	AnnotationConfiguration = "slipway.dev/configuration"
+	// AnnotationOrder is on a Rollout: the JSON of a v1alpha1.RolloutOrder, what a person wants of it for a while.
+	AnnotationOrder = "slipway.dev/order"
 	// LabelCanary is on all that runs beside stable for a while, its pods too: the name of the workload.
 	LabelCanary = "slipway.dev/canary-of"
 	// BundleSecretKey is the data key of the Secret that holds a Bundle's Secret

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -42,7 +43,7 @@ func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout 
 	}
 	o.Canary = observeWorkload(ctx, reader, rollout.Namespace, canaryName(rollout))
 	o.Traffic, err = observeTraffic(ctx, reader, rollout)
-	o.Approval = approvalOf(rollout)
+	o.Approval, o.Order = approvalOf(rollout), orderOf(rollout)
 	if err != nil {
 		return o, err
 	}
@@ -129,6 +130,22 @@ func approvalOf(rollout *v1alpha1.Rollout) *analysis.Approval {
 		return nil
 	}
 	return &analysis.Approval{Bundle: said.Bundle, Step: said.Step, At: said.Answers.Add(1)} // a moment after what it answers
+}
+
+// orderOf reads what a person wants for a while; what cannot be read, and what has no reason, is nothing.
+func orderOf(rollout *v1alpha1.Rollout) *analysis.Order {
+	var given v1alpha1.RolloutOrder
+	if json.Unmarshal([]byte(rollout.Annotations[manifests.AnnotationOrder]), &given) != nil || given.Reason == "" {
+		return nil
+	}
+	until := given.Until
+	if latest := given.At.Add(v1alpha1.LongestOrder); until.After(latest) {
+		until = latest
+	}
+	return &analysis.Order{
+		Bundle: given.Bundle, Abort: given.Abort, Until: until,
+		Why: fmt.Sprintf("%s, by %s until %s", given.Reason, given.By, until.UTC().Format(time.RFC3339)),
+	}
 }
 
 // workloadOf reads a Deployment, whole or reduced.

@@ -22,21 +22,22 @@ type rolloutStatus struct {
 	Stable  string                `json:"stable,omitempty"`
 	Target  string                `json:"target,omitempty"`
 	// Step counts from one; it and Weight are absent while nothing runs beside stable.
-	Step    int               `json:"step,omitempty"`
-	Weight  int               `json:"weight,omitempty"`
-	Said    []string          `json:"said,omitempty"` // by metrics, lately
-	Verdict *v1alpha1.Verdict `json:"verdict,omitempty"`
+	Step    int                    `json:"step,omitempty"`
+	Weight  int                    `json:"weight,omitempty"`
+	Said    []string               `json:"said,omitempty"`  // by metrics, lately
+	Order   *v1alpha1.RolloutOrder `json:"order,omitempty"` // that is in force
+	Verdict *v1alpha1.Verdict      `json:"verdict,omitempty"`
 }
 
 func rolloutCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "rollout",
 		Short:   "Look at a Rollout, and let it go on",
-		Example: "  slipway rollout status shop/web\n  slipway rollout promote shop/web",
+		Example: "  slipway rollout status shop/web\n  slipway rollout promote shop/web\n  slipway rollout abort shop/web --reason \"INC-42\"",
 		Args:    args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(rolloutStatusCommand(g), rolloutPromoteCommand(g))
+	cmd.AddCommand(rolloutStatusCommand(g), rolloutPromoteCommand(g), rolloutPauseCommand(g), rolloutAbortCommand(g), rolloutRetryCommand(g))
 	return cmd
 }
 
@@ -74,6 +75,9 @@ func statusOfRollout(rollout *v1alpha1.Rollout) rolloutStatus {
 			}
 		}
 	}
+	if order := orderOf(rollout); order != nil && time.Now().Before(order.Until) {
+		status.Order = order
+	}
 	return status
 }
 
@@ -84,6 +88,9 @@ func printRollout(w io.Writer, status rolloutStatus) {
 	}
 	for _, said := range status.Said {
 		fmt.Fprintf(w, "  metric  %s\n", said)
+	}
+	if order := status.Order; order != nil {
+		fmt.Fprintf(w, "  %-7s until %s by %s: %s\n", orderedAs(order.Abort), clock(order.Until), order.By, order.Reason)
 	}
 	if status.Verdict != nil {
 		fmt.Fprintf(w, "  verdict %s: %s\n", status.Verdict.Outcome, status.Verdict.Message)
@@ -113,25 +120,32 @@ this step of this version alone, and stands on the Rollout with your name.`,
 			if err != nil {
 				return err
 			}
+			if order := statusOfRollout(rollout).Order; order != nil {
+				return fmt.Errorf("rollout %s: %s has it %s until %s: %s (end that with 'slipway rollout retry %s')", given[0], order.By, orderedAs(order.Abort), clock(order.Until), order.Reason, given[0])
+			}
 			course := rollout.Status.Course
 			if course == nil || course.Canary == nil || rollout.Status.Target == nil || course.Canary.Digest != rollout.Status.Target.Digest {
 				return fmt.Errorf("rollout %s: it is %s and waits for nobody (see 'slipway rollout status %s')", given[0], or(string(rollout.Status.Phase)), given[0])
 			}
-			said := v1alpha1.StepApproval{
-				Bundle: course.Canary.Digest, Step: int(course.Step), Answers: waitsSince(rollout), At: time.Now().UTC(), By: whoami(ctx, kube),
-			}
-			text, err := json.Marshal(said)
-			if err != nil {
+			if err := approve(ctx, kube, rollout); err != nil {
 				return err
 			}
-			if err := annotate(ctx, kube, rollout, manifests.AnnotationApproved, string(text)); err != nil {
-				return err
-			}
-			return g.print(approvedStep{given[0], course.Canary.Name, said.Step + 1, said.By}, func(w io.Writer) {
-				fmt.Fprintf(w, "step %d of Bundle %s is approved\n", said.Step+1, course.Canary.Name)
+			return g.print(approvedStep{given[0], course.Canary.Name, int(course.Step) + 1, whoami(ctx, kube)}, func(w io.Writer) {
+				fmt.Fprintf(w, "step %d of Bundle %s is approved\n", course.Step+1, course.Canary.Name)
 			})
 		},
 	}
+}
+
+// approve writes down a person's yes to what the Rollout waits at.
+func approve(ctx context.Context, kube client.Client, rollout *v1alpha1.Rollout) error {
+	text, err := json.Marshal(v1alpha1.StepApproval{
+		Bundle: rollout.Status.Target.Digest, Step: int(rollout.Status.Course.Step), Answers: waitsSince(rollout), At: time.Now().UTC(), By: whoami(ctx, kube),
+	})
+	if err != nil {
+		return err
+	}
+	return annotate(ctx, kube, rollout, manifests.AnnotationApproved, string(text))
 }
 
 // waitsSince is the time of what a Rollout waits at.

@@ -6,8 +6,11 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/slipway-cd/slipway/e2e/world"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 )
 
 const canary = `apiVersion: slipway.dev/v1alpha1
@@ -40,6 +43,34 @@ func TestRolloutPromote(t *testing.T) {
 		return nil
 	})
 	d.says(d.slipway(exitNo, "status", "sailing", "--check"), "Progressing")
+
+	// A person may hold it, or take it out, for a while and with a reason.
+	d.says(d.slipway(exitUsage, "rollout", "pause", "sailing/web"), "--reason")
+	d.says(d.slipway(exitUsage, "rollout", "abort", "sailing/web", "--reason", "x", "--for", "25h"), "at most 24h")
+	d.says(d.slipway(exitDone, "rollout", "pause", "sailing/web", "--reason", "INC-1"), "sailing/web is paused until")
+	d.says(d.slipway(exitDone, "rollout", "status", "sailing/web"), "paused", "INC-1")
+	d.says(d.slipway(exitFailed, "rollout", "promote", "sailing/web"), "INC-1", "rollout retry")
+	d.says(d.slipway(exitDone, "rollout", "retry", "sailing/web"), "goes on")
+	d.says(d.slipway(exitFailed, "rollout", "retry", "sailing/web"), "nothing of it was paused")
+	d.says(d.slipway(exitDone, "rollout", "abort", "sailing/web", "--reason", "INC-2"), "sailing/web is aborted until")
+	d.eventually(func() error {
+		var canary appsv1.Deployment
+		err := d.Kube.Get(d.Context(), client.ObjectKey{Namespace: "sailing", Name: "web-canary"}, &canary)
+		var now rolloutStatus
+		d.read(exitDone, &now, "rollout", "status", "sailing/web")
+		if !apierrors.IsNotFound(err) || now.Phase != v1alpha1.PhasePaused || now.Verdict.Reason != "Aborted" || now.Weight != 0 {
+			return fmt.Errorf("canary: %v; status: %+v", err, now)
+		}
+		return nil
+	})
+	d.says(d.slipway(exitDone, "rollout", "retry", "sailing/web"), "goes on")
+	d.eventually(func() error {
+		status = rolloutStatus{}
+		if d.read(exitDone, &status, "rollout", "status", "sailing/web"); status.Step != 2 || status.Weight != 50 {
+			return fmt.Errorf("status: %+v", status)
+		}
+		return nil
+	})
 	d.says(d.slipway(exitDone, "rollout", "promote", "sailing/web"), "step 2 of Bundle "+status.Target)
 	d.must(d.WaitReady(d.Context(), atMost, commit, "sailing"))
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os/user"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -148,18 +149,22 @@ func annotate(ctx context.Context, kube client.Client, object client.Object, key
 }
 
 // record tells in an event what a person did: what is done beside Git is to be seen.
-func record(ctx context.Context, kube client.Client, app *v1alpha1.Application, kind, reason, message string) error {
-	now := metav1.Now()
+func record(ctx context.Context, kube client.Client, object client.Object, kind, reason, message string) error {
+	now, namespace, name := metav1.Now(), object.GetNamespace(), object.GetName()
+	gvk, err := kube.GroupVersionKindFor(object)
+	if err != nil {
+		return err
+	}
 	event := &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: app.Namespace, Name: fmt.Sprintf("%s.%x", app.Name, now.UnixNano())},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", name, now.UnixNano())},
 		InvolvedObject: corev1.ObjectReference{
-			APIVersion: v1alpha1.GroupVersion().String(), Kind: "Application", Namespace: app.Namespace, Name: app.Name, UID: app.UID,
+			APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Namespace: namespace, Name: name, UID: object.GetUID(),
 		},
 		Type: kind, Reason: reason, Message: message, Source: corev1.EventSource{Component: "slipway"},
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}
 	if err := kube.Create(ctx, event); err != nil {
-		return fmt.Errorf("application %s: it is done, and the event that tells of it could not be written: %w", app.Name, err)
+		return fmt.Errorf("%s %s: it is done, and the event that tells of it could not be written: %w", strings.ToLower(gvk.Kind), name, err)
 	}
 	return nil
 }

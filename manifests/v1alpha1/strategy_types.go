@@ -302,6 +302,23 @@ type StepApproval struct {
 	By      string    `json:"by"`
 }
 
+// RolloutOrder is what a person wants of the rollout of one Bundle for a while, beside Git.
+//
+// +kubebuilder:object:generate=false
+type RolloutOrder struct {
+	Bundle string `json:"bundle"` // digest
+	// Abort takes the new version out; without it the Rollout goes no step further. Both go on being judged.
+	Abort  bool      `json:"abort,omitempty"`
+	Reason string    `json:"reason"`
+	By     string    `json:"by"`
+	At     time.Time `json:"at"`
+	// Until ends it, at most LongestOrder after At.
+	Until time.Time `json:"until"`
+}
+
+// LongestOrder bounds what breaks the rule that Git decides.
+const LongestOrder = 24 * time.Hour
+
 // RolloutHeader is a header of a request with its exact value.
 type RolloutHeader struct {
 	Name  string `json:"name"`

@@ -38,6 +38,15 @@ type Approval struct {
 	At     time.Time
 }
 
+// Order is a person's for one Bundle and a time: to go no step further, or to take the canary out.
+type Order struct {
+	Bundle string // digest
+	Abort  bool
+	Until  time.Time
+	// Why says the reason and whose it is.
+	Why string
+}
+
 // Traffic is what the router has.
 type Traffic struct {
 	Knowledge Knowledge

@@ -29,6 +29,8 @@ type Observation struct {
 	Looks map[string]Look
 	// Approval is the last that a person gave, nil if none did.
 	Approval *Approval
+	// Order is what a person wants for a while besides Git, nil for nothing.
+	Order *Order
 	// Refusal is why the Bundle that is wanted could not be applied a moment ago, nil if it could or was not tried.
 	Refusal *Refusal
 }

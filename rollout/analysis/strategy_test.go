@@ -279,3 +279,46 @@ func TestStrategyChangesInTheMiddle(t *testing.T) {
 		})
 	}
 }
+
+// Who holds a Rollout stops its steps, and not its judge. Who aborts one takes the canary out for a while.
+func TestOrders(t *testing.T) {
+	at := func(n int) *int { return &n }
+	strategy := analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{{Weight: at(25)}, {Pause: &analysis.Halt{For: look}}, {Weight: at(50)}, {Pause: &analysis.Halt{}}}, Analysis: watching[:1]}}
+	begin := func(bundle string, abort bool) *trip {
+		r := depart(t, strategy, bundle)
+		if bundle == "good2" {
+			r.sail(0)
+			r.is(v1alpha1.PhaseProgressing, "good", 25)
+		}
+		r.harbour = r.order(abort)
+		r.Order.Bundle, r.Order.Until = "digest-"+bundle, epoch.Add(time.Hour)
+		return r
+	}
+	r := begin("good2", false)
+	r.sail(time.Minute)
+	r.is(v1alpha1.PhaseProgressing, "good", 25)
+	r.Order.Until = epoch // it is over
+	r.sail(0)
+	r.is(v1alpha1.PhaseProgressing, "good", 50)
+
+	r = begin("good2", true)
+	r.sail(time.Minute)
+	r.is(v1alpha1.PhasePaused, "good", 0)
+	if v := r.State.Verdict; v.Outcome != v1alpha1.VerdictInconclusive || v.Reason != analysis.ReasonAborted || v.Message != "INC-1, by robin" || r.Canary != (berth{}) {
+		t.Errorf("%+v, %+v", v, r.Canary)
+	}
+	r.Order = nil // a person has taken it back
+	r.sail(0)
+	r.sail(0)
+	r.is(v1alpha1.PhaseProgressing, "good", 25)
+
+	r = begin("good2", true)
+	r.Order.Bundle = "digest-good" // of another version
+	r.sail(time.Minute)
+	r.is(v1alpha1.PhaseProgressing, "good", 50)
+
+	strategy = analysis.Strategy{Canary: &analysis.Canary{Steps: []analysis.Step{{Analysis: watching[:1]}}}}
+	r = begin("ill", false)
+	r.sail(0)
+	r.is(v1alpha1.PhaseFailed, "good", 0)
+}

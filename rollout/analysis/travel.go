@@ -14,6 +14,7 @@ func (s *step) onCourse() {
 	s.follow()
 	s.withdraw()
 	s.take()
+	s.obey()
 	switch s.Phase {
 	case v1alpha1.PhaseProgressing:
 		s.travel()
@@ -62,6 +63,29 @@ func (s *step) withdraw() {
 	s.Course.Weight = min(s.Course.Weight, weight)
 }
 
+// ordered is an order for the target that is in force, nil for none.
+func (s *step) ordered() *Order {
+	if o := s.o.Order; o != nil && o.Bundle == s.Target.Digest && s.o.Now.Before(o.Until) {
+		return o
+	}
+	return nil
+}
+
+// obey takes the canary out while a person wants that. After it the target starts over, because Git still asks for it.
+func (s *step) obey() {
+	open := s.Phase == v1alpha1.PhaseProgressing || s.Phase == v1alpha1.PhasePaused
+	aborted := s.Phase == v1alpha1.PhasePaused && s.Verdict.Reason == ReasonAborted
+	switch order := s.ordered(); {
+	case !open:
+	case order != nil && order.Abort && !aborted:
+		s.stop(Finding{Reason: ReasonAborted, Message: order.Why, Then: Rollback})
+	case aborted && (order == nil || !order.Abort):
+		s.Course.Leaving, s.Course.Withdrawn = s.Course.Canary != nil, false
+		s.Course.Tallies, s.Course.Background = nil, nil
+		s.resume("starts over: the abort is over")
+	}
+}
+
 // travel goes as many steps as what is seen allows.
 func (s *step) travel() {
 	if s.replaces() {
@@ -80,7 +104,7 @@ func (s *step) travel() {
 		case finding.Outcome == v1alpha1.VerdictInconclusive:
 			s.stop(finding)
 			return
-		case finding.Outcome == "":
+		case finding.Outcome == "", s.ordered() != nil:
 			return
 		case s.Course.Step == len(s.way.steps):
 			s.promote()
@@ -382,6 +406,9 @@ func (s *step) onward(before State) []Effect {
 func (s *step) rouse(metric time.Time) time.Time {
 	at := s.o.Now.Add(s.o.interval())
 	times := []time.Time{metric}
+	if order := s.ordered(); order != nil {
+		times = append(times, order.Until)
+	}
 	if s.Course.Step < len(s.way.steps) && s.way.steps[s.Course.Step].Pause != nil {
 		times = append(times, s.Course.Since.Add(s.way.steps[s.Course.Step].Pause.For))
 	}

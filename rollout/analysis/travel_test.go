@@ -24,6 +24,7 @@ type harbour struct {
 	// Deaf says that metrics cannot be asked, Blind that the router cannot be read; for one run each.
 	Deaf, Blind bool
 	Approval    *analysis.Approval
+	Order       *analysis.Order
 	// Banned is the target that is known to have failed, and Ceiling the traffic that it had last.
 	Banned  string
 	Ceiling int
@@ -68,7 +69,7 @@ func (b berth) ready() berth {
 func (h harbour) observe(strategy analysis.Strategy) analysis.Observation {
 	o := analysis.Observation{
 		Now: epoch, Target: ref(h.Asked), Deadline: deadline, Strategy: strategy, Size: berths,
-		Workload: h.Stable.workload(), Canary: h.Canary.workload(), Approval: h.Approval,
+		Workload: h.Stable.workload(), Canary: h.Canary.workload(), Approval: h.Approval, Order: h.Order,
 		Traffic: analysis.Traffic{Knowledge: analysis.Present, Weight: h.Weight, Header: h.Header},
 	}
 	if h.Blind {
@@ -340,6 +341,8 @@ func weathers() map[string]func(harbour) (harbour, faults) {
 		"no metrics":        func(h harbour) (harbour, faults) { h.Deaf = true; return h.shift(look), faults{} },
 		"no router":         func(h harbour) (harbour, faults) { h.Blind = true; return h, faults{} },
 		"approved":          func(h harbour) (harbour, faults) { return h.approve(), faults{} },
+		"held":              func(h harbour) (harbour, faults) { return h.order(false), faults{} },
+		"aborted":           func(h harbour) (harbour, faults) { return h.order(true), faults{} },
 	}
 	for _, name := range []string{"good", "good2", "ill"} {
 		all["ask for "+name] = func(h harbour) (harbour, faults) { h.Asked = name; return h, faults{} }
@@ -351,6 +354,14 @@ func weathers() map[string]func(harbour) (harbour, faults) {
 func (h harbour) approve() harbour {
 	if h.State.Target != nil {
 		h.Approval = &analysis.Approval{Bundle: h.State.Target.Digest, Step: h.State.Course.Step, At: epoch.Add(time.Second)}
+	}
+	return h
+}
+
+// order is a person's for the target.
+func (h harbour) order(abort bool) harbour {
+	if h.State.Target != nil {
+		h.Order = &analysis.Order{Bundle: h.State.Target.Digest, Abort: abort, Until: epoch.Add(time.Second), Why: "INC-1, by robin"}
 	}
 	return h
 }
@@ -435,7 +446,7 @@ func walk(t *testing.T, strategy analysis.Strategy) {
 			if err != nil {
 				t.Fatalf("%s%s: %v\n%s", story(key), event, err, next.key())
 			}
-			next.Approval, next.Deaf, next.Blind = nil, false, false
+			next.Approval, next.Order, next.Deaf, next.Blind = nil, nil, false, false
 			next = next.shift(0)
 			if to := next.key(); seen[to].harbour.Asked == "" {
 				seen[to] = voyage{key, event, next}

@@ -16,6 +16,7 @@ const (
 	ReasonUnavailable   = "MetricsUnavailable"  // Inconclusive, like all below
 	ReasonInconclusive  = "MetricsInconclusive" // too many answers that say nothing
 	ReasonInsufficient  = "InsufficientData"    // too few requests
+	ReasonAborted       = "Aborted"             // by a person
 )
 
 // Judge says what is known of the version by m alone.
