@@ -26,12 +26,13 @@ var (
 
 // Error is a call to a host that failed. It never holds credentials.
 type Error struct {
-	Host   string // "git.example.com:3000"
-	Repo   string // "fleet/production"
-	Op     string // what was tried: "merge pull request 7"
-	Code   int    // HTTP status; 0 if there was no answer
-	Reason string // what the host said about it, one line
-	Err    error  // cause, one of the errors above where one fits
+	Host   string        // "git.example.com:3000"
+	Repo   string        // "fleet/production"
+	Op     string        // what was tried: "merge pull request 7"
+	Code   int           // HTTP status; 0 if there was no answer
+	Reason string        // what the host said about it, one line
+	After  time.Duration // for which the host wants to be left alone; 0 where it did not say
+	Err    error         // cause, one of the errors above where one fits
 }
 
 func (e *Error) Error() string {
@@ -86,10 +87,14 @@ const (
 
 // PullRequest is a pull request as the host shows it.
 type PullRequest struct {
-	Number      int64
-	URL         string // for people
-	State       State
-	Head, Base  string // branches
+	Number     int64
+	URL        string // for people
+	State      State
+	Head, Base string // branches
+	// Own says that Head is a branch of the repository itself, to which only those push who may. A fork's is not, nor is
+	// what hosts take from people who may only read.
+	Own         bool
+	Labels      []string
 	HeadCommit  gitsource.ObjectID
 	MergeCommit gitsource.ObjectID // on Base; empty unless Merged
 	Title, Body string

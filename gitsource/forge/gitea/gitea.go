@@ -31,6 +31,8 @@ type Options struct {
 	Repo  string // "fleet/production"
 	User  string // login whom the token belongs to
 	Token policy.Secret
+	// Anonymous is a client without user and token, which reads what the host shows to everybody.
+	Anonymous bool
 	// HTTP carries the calls; default one that gives up after 30 s. Redirects are never followed.
 	HTTP *http.Client
 }
@@ -61,7 +63,10 @@ func New(o Options) (*Client, error) {
 	if !both || !plain(owner) || !plain(name) {
 		return nil, fmt.Errorf("gitea: repository %q: want OWNER/NAME", o.Repo)
 	}
-	if o.User == "" || o.Token.Empty() {
+	switch {
+	case o.Anonymous && (o.User != "" || !o.Token.Empty()):
+		return nil, fmt.Errorf("gitea: %s: a user or token, and anonymous: keep one of them", o.Repo)
+	case !o.Anonymous && (o.User == "" || o.Token.Empty()):
 		return nil, fmt.Errorf("gitea: %s: no user or no token (make one with the scopes write:repository and write:issue)", o.Repo)
 	}
 	client := http.Client{Timeout: patience}
@@ -86,8 +91,9 @@ type call struct {
 	method string // default GET
 	path   []string
 	query  url.Values
-	in     any // sent as JSON; nil for nothing
-	out    any // filled from JSON; nil for nothing
+	in     any          // sent as JSON; nil for nothing
+	out    any          // filled from JSON; nil for nothing
+	header *http.Header // set to that of the answer; nil for nothing
 }
 
 func (c *Client) do(ctx context.Context, call call) error {
@@ -109,7 +115,9 @@ func (c *Client) do(ctx context.Context, call call) error {
 	if err != nil {
 		return fmt.Errorf("gitea: %s: %w", call.op, err)
 	}
-	request.Header.Set("Authorization", "token "+c.token.Reveal())
+	if !c.token.Empty() {
+		request.Header.Set("Authorization", "token "+c.token.Reveal())
+	}
 	request.Header.Set("Accept", "application/json")
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
@@ -131,11 +139,15 @@ func (c *Client) do(ctx context.Context, call call) error {
 	}
 	if failed.Code = response.StatusCode; failed.Code < 200 || failed.Code > 299 {
 		failed.Err, failed.Reason = meaning(failed.Code), reason(response, content)
+		failed.After = after(response)
 		return failed
 	}
 	if len(content) > maxAnswer {
 		failed.Reason = fmt.Sprintf("an answer of more than %d bytes", maxAnswer)
 		return failed
+	}
+	if call.header != nil {
+		*call.header = response.Header
 	}
 	if call.out == nil {
 		return nil
@@ -158,6 +170,31 @@ func meaning(code int) error {
 		return forge.ErrBlocked
 	}
 	return nil
+}
+
+// What a host that has had too much may ask for; and what it gets when it does not say how long.
+const (
+	longestAfter = time.Hour
+	defaultAfter = time.Minute
+)
+
+// after is for how long a host wants to be left alone (RFC 9110, 10.2.3); 0 where it does not say so.
+func after(response *http.Response) time.Duration {
+	limited := response.StatusCode == http.StatusTooManyRequests
+	if !limited && response.StatusCode != http.StatusServiceUnavailable {
+		return 0
+	}
+	said := response.Header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(said, 10, 32); err == nil {
+		return min(max(time.Duration(seconds)*time.Second, time.Second), longestAfter)
+	}
+	if at, err := http.ParseTime(said); err == nil {
+		return min(max(time.Until(at), time.Second), longestAfter)
+	}
+	if limited {
+		return defaultAfter
+	}
+	return 0
 }
 
 // reason is what the host says about a failure, in one short line.

@@ -19,9 +19,10 @@ import (
 type user struct{ Login string }
 
 type branch struct {
-	Ref  string
-	SHA  string
-	Repo *struct {
+	Label string // how it was given: differs from Ref where there is no such branch, or never was
+	Ref   string
+	SHA   string
+	Repo  *struct {
 		FullName string `json:"full_name"`
 	}
 }
@@ -38,12 +39,23 @@ type pull struct {
 	MergeCommit *string `json:"merge_commit_sha"`
 	Head, Base  branch
 	Updated     time.Time `json:"updated_at"`
+	Labels      []struct{ Name string }
+}
+
+// own reports whether the head is a branch of the repository: neither one of a fork, nor what the host keeps of a branch
+// that is gone, nor what anybody who may read has pushed to refs/for/, which never was a branch and has no label.
+func (p pull) own() bool {
+	return p.Head.Repo != nil && p.Base.Repo != nil && strings.EqualFold(p.Head.Repo.FullName, p.Base.Repo.FullName) &&
+		p.Head.Label == p.Head.Ref && !strings.HasPrefix(p.Head.Ref, "refs/")
 }
 
 func (p pull) request() forge.PullRequest {
 	r := forge.PullRequest{
 		Number: p.Number, URL: p.HTMLURL, State: forge.State(p.State), Head: p.Head.Ref, Base: p.Base.Ref,
-		HeadCommit: gitsource.ObjectID(p.Head.SHA), Title: p.Title, Body: p.Body, Author: p.User.Login, Mergeable: p.Mergeable, Updated: p.Updated,
+		HeadCommit: gitsource.ObjectID(p.Head.SHA), Title: p.Title, Body: p.Body, Author: p.User.Login, Mergeable: p.Mergeable, Updated: p.Updated, Own: p.own(),
+	}
+	for _, label := range p.Labels {
+		r.Labels = append(r.Labels, label.Name)
 	}
 	if p.Merged {
 		r.State = forge.Merged
