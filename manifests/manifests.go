@@ -25,6 +25,8 @@ const (
 	LabelApplicationSet = "slipway.dev/applicationset"
 	// AnnotationTemplated is on these, too: the digest of what the set last asked for.
 	AnnotationTemplated = "slipway.dev/applicationset-digest"
+	// LabelPullRequest is on every preview that an ApplicationSet made, and on its GitSource: the number of the pull request.
+	LabelPullRequest = "slipway.dev/pull-request"
 	// AnnotationWave orders objects within an apply: an integer, lower first, default 0.
 	AnnotationWave = "slipway.dev/wave"
 	// AnnotationPrune set to "disabled" keeps an object, to "enabled" allows pruning of a kind that is kept by default.

@@ -42,16 +42,23 @@ const failuresListed = 10
 
 // ApplicationSetReconciler keeps the Applications of ApplicationSets.
 type ApplicationSetReconciler struct {
-	apps *ApplicationReconciler // whose client, sources, clock and events it shares
+	apps  *ApplicationReconciler // whose client, sources, clock and events it shares
+	pulls PullRequests
 
 	mu      sync.Mutex
 	written map[types.NamespacedName]uint64 // resourceVersion of the last status write
+	answers map[types.NamespacedName]answer // of the hosts that sets follow pull requests of
 }
 
-// NewApplicationSet returns the loop over ApplicationSets. It reads sources as applications does.
-func NewApplicationSet(applications *ApplicationReconciler) *ApplicationSetReconciler {
-	return &ApplicationSetReconciler{apps: applications, written: map[types.NamespacedName]uint64{}}
+// NewApplicationSet returns the loop over ApplicationSets. It reads sources as applications does, and pull requests by pulls.
+func NewApplicationSet(applications *ApplicationReconciler, pulls PullRequests) *ApplicationSetReconciler {
+	return &ApplicationSetReconciler{
+		apps: applications, pulls: pulls, written: map[types.NamespacedName]uint64{}, answers: map[types.NamespacedName]answer{},
+	}
 }
+
+// setsAtOnce leaves room for others while some wait for their hosts.
+const setsAtOnce = 8
 
 // SetupWithManager registers the loop.
 func (r *ApplicationSetReconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -63,7 +70,7 @@ func (r *ApplicationSetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.GitSource{}, r.ofSource(v1alpha1.KindGitSource), builder.WithPredicates(revisionChanged())).
 		Watches(&v1alpha1.OCISource{}, r.ofSource(v1alpha1.KindOCISource), builder.WithPredicates(artifactChanged())).
 		Watches(&v1alpha1.ChartSource{}, r.ofSource(v1alpha1.KindChartSource), builder.WithPredicates(artifactChanged())).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 2, CacheSyncTimeout: untilDefined}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: setsAtOnce, CacheSyncTimeout: untilDefined}).
 		Complete(r)
 }
 
@@ -76,6 +83,9 @@ type setPass struct {
 	owned  []string                         // of these, the names of those that the set made
 
 	entered int // entries of all generators
+
+	source v1alpha1.GitSource // that previews are made after
+	later  time.Duration      // come back then; 0 where the watches tell
 }
 
 // Reconcile brings the Applications of one set to what its entries ask for.
@@ -85,6 +95,7 @@ func (r *ApplicationSetReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		if apierrors.IsNotFound(err) {
 			r.mu.Lock()
 			delete(r.written, req.NamespacedName)
+			delete(r.answers, req.NamespacedName)
 			r.mu.Unlock()
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -160,13 +171,11 @@ func (p *setPass) run(ctx context.Context) (ctrl.Result, error) {
 	refused, again := p.applyAll(ctx, want)
 	failures := slices.Concat(want.Failures, refused)
 	status.Failed, status.Failures = len(failures), listed(failures)
-	if removal.Held == "" {
-		err = p.remove(ctx, removal.Names)
-	}
+	err = p.remove(ctx, removal.Now)
 	p.conclude(removal, failures)
-	result := ctrl.Result{}
+	result := ctrl.Result{RequeueAfter: p.later}
 	if again {
-		result.RequeueAfter = 5 * time.Second
+		result = sooner(result, ctrl.Result{RequeueAfter: 5 * time.Second})
 	}
 	return result, err
 }
@@ -199,7 +208,8 @@ func (p *setPass) removal(want appset.Expansion, empty string) appset.Removal {
 		Approved: p.set.Annotations[manifests.AnnotationApprovePrune], Underway: p.set.Status.ApprovedPrune,
 	}
 	for _, name := range p.owned {
-		in.Owned = append(in.Owned, appset.Owned{Name: name, UID: string(p.apps[name].UID)})
+		app := p.apps[name]
+		in.Owned = append(in.Owned, appset.Owned{Name: name, UID: string(app.UID), Disposable: app.Labels[manifests.LabelPullRequest] != ""})
 	}
 	removal := appset.Remove(in)
 	p.set.Status.Removing = len(removal.Names)
@@ -264,6 +274,13 @@ func (p *setPass) entries(ctx context.Context) (entries []appset.Entry, empty st
 		if len(entries) == 0 {
 			empty = fmt.Sprintf("spec.directories.pattern %s matches nothing", directories.Pattern)
 		}
+	}
+	if p.set.Spec.PullRequests != nil {
+		previews, err := p.previews(ctx)
+		if err != nil {
+			return nil, "", err
+		}
+		entries = append(entries, previews...)
 	}
 	return append(entries, appset.List(p.set.Spec.List)...), empty, nil
 }

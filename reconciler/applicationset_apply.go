@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -77,14 +78,38 @@ func (p *setPass) apply(ctx context.Context, app appset.Application) (string, er
 			live = &found
 		}
 	}
+	if live != nil && !p.made(live) {
+		return "", p.foreign(live)
+	}
+	if live != nil && !live.DeletionTimestamp.IsZero() {
+		return "", nil // it is made again when it is gone
+	}
+	if app.Preview == nil {
+		return p.applyObject(ctx, live, object)
+	}
+	source, err := p.sourceTaken(ctx, app.Name, live)
+	if err != nil {
+		return "", err
+	}
+	verb, err := p.applyObject(ctx, live, object)
+	if err != nil {
+		return "", err
+	}
+	var owner metav1.Object = object // as the API server answered
+	if verb == "" {
+		owner = live
+	}
+	moved, err := p.applySource(ctx, app, owner, source)
+	if verb == "" && moved {
+		verb = "configured"
+	}
+	return verb, err
+}
+
+// applyObject applies an Application that differs from live, which is nil where there is none.
+func (p *setPass) applyObject(ctx context.Context, live *v1alpha1.Application, object *unstructured.Unstructured) (string, error) {
 	verb := "created"
 	if live != nil {
-		if !p.made(live) {
-			return "", p.foreign(live)
-		}
-		if !live.DeletionTimestamp.IsZero() {
-			return "", nil // it is made again when it is gone
-		}
 		holds, err := appset.Holds(live, object)
 		if err != nil || holds {
 			return "", err
@@ -92,7 +117,7 @@ func (p *setPass) apply(ctx context.Context, app appset.Application) (string, er
 		verb = "configured"
 	}
 	if err := p.r.apps.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(setManager), client.ForceOwnership); err != nil {
-		return "", fmt.Errorf("application %s is refused: %w", app.Name, err)
+		return "", fmt.Errorf("application %s is refused: %w", object.GetName(), err)
 	}
 	return verb, nil
 }

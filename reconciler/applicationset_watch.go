@@ -91,12 +91,15 @@ func (r *ApplicationSetReconciler) waiting(ctx context.Context, app client.Objec
 	return r.those(ctx, app.GetNamespace(), func(set *v1alpha1.ApplicationSet) bool { return set.Status.Failed > 0 })
 }
 
-// ofSource wakes the sets that look for directories in a source.
+// ofSource wakes the sets that look for directories or pull requests in a source, and the one that made it for a preview.
 func (r *ApplicationSetReconciler) ofSource(kind string) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, src client.Object) []reconcile.Request {
 		return r.those(ctx, src.GetNamespace(), func(set *v1alpha1.ApplicationSet) bool {
+			if kind == v1alpha1.KindGitSource && src.GetLabels()[manifests.LabelApplicationSet] == set.Name {
+				return true
+			}
 			ref := set.Spec.Template.Spec.SourceRef
-			return set.Spec.Directories != nil && ref.Name == src.GetName() &&
+			return (set.Spec.Directories != nil || set.Spec.PullRequests != nil) && ref.Name == src.GetName() &&
 				(ref.Kind == kind || kind == v1alpha1.KindGitSource && !ref.IsArtifact())
 		})
 	})

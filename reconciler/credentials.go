@@ -97,54 +97,81 @@ type opened struct {
 	generation int64
 	secret     string // its resourceVersion
 	repository Repository
+
+	credentials Credentials
 }
 
 // open is openSource for those who come again and again: as long as the watch tells of no other version of it, the Secret is
 // not read again.
 func (r *ApplicationReconciler) open(ctx context.Context, src *v1alpha1.GitSource) (Repository, error) {
+	known, err := r.openedOf(ctx, src)
+	return known.repository, err
+}
+
+// credentials are those that open uses.
+func (r *ApplicationReconciler) credentials(ctx context.Context, src *v1alpha1.GitSource) (Credentials, error) {
+	known, err := r.openedOf(ctx, src)
+	return known.credentials, err
+}
+
+func (r *ApplicationReconciler) openedOf(ctx context.Context, src *v1alpha1.GitSource) (opened, error) {
 	secret := versionOf(v1alpha1.InputSecret)
 	if src.Spec.SecretRef != nil {
 		key := types.NamespacedName{Namespace: src.Namespace, Name: src.Spec.SecretRef.Name}
 		if err := r.Client.Get(ctx, key, secret); err != nil && !apierrors.IsNotFound(err) {
-			return nil, fmt.Errorf("gitsource %s: secret %s: %w", src.Name, key.Name, err)
+			return opened{}, fmt.Errorf("gitsource %s: secret %s: %w", src.Name, key.Name, err)
 		}
 	}
 	r.mu.Lock()
 	known, found := r.opened[src.UID]
 	r.mu.Unlock()
 	if found && known.generation == src.Generation && known.secret == secret.ResourceVersion {
-		return known.repository, nil
+		return known, nil
 	}
-	repository, err := openSource(ctx, r.Secrets, r.Repositories, src)
+	credentials, err := credentialsFor(ctx, r.Secrets, src)
 	if err != nil {
-		return nil, err
+		return opened{}, err
+	}
+	known = opened{generation: src.Generation, secret: secret.ResourceVersion, credentials: credentials}
+	if known.repository, err = r.Repositories.Open(ctx, src.Spec.URL, credentials); err != nil {
+		return opened{}, fmt.Errorf("gitsource %s: %w", src.Name, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.opened[src.UID] = opened{generation: src.Generation, secret: secret.ResourceVersion, repository: repository}
-	return repository, nil
+	r.opened[src.UID] = known
+	return known, nil
 }
 
 // openSource opens the repository of src with its credentials.
 func openSource(ctx context.Context, secrets client.Reader, repositories Repositories, src *v1alpha1.GitSource) (Repository, error) {
-	var credentials Credentials
-	if src.Spec.SecretRef != nil {
-		var secret corev1.Secret
-		key := types.NamespacedName{Namespace: src.Namespace, Name: src.Spec.SecretRef.Name}
-		if err := secrets.Get(ctx, key, &secret); err != nil {
-			return nil, fmt.Errorf("gitsource %s: secret %s: %w", src.Name, key.Name, err)
-		}
-		target, err := url.Parse(src.Spec.URL)
-		if err != nil {
-			return nil, invalidError{fmt.Errorf("gitsource %s: spec.url: %w", src.Name, errors.New("it cannot be parsed"))}
-		}
-		if credentials, err = credentialsOf(target.Scheme, secret.Data); err != nil {
-			return nil, invalidError{fmt.Errorf("gitsource %s: secret %s: %w", src.Name, key.Name, err)}
-		}
+	credentials, err := credentialsFor(ctx, secrets, src)
+	if err != nil {
+		return nil, err
 	}
 	repository, err := repositories.Open(ctx, src.Spec.URL, credentials)
 	if err != nil {
 		return nil, fmt.Errorf("gitsource %s: %w", src.Name, err)
 	}
 	return repository, nil
+}
+
+// credentialsFor reads those of src; the zero value where it names no Secret.
+func credentialsFor(ctx context.Context, secrets client.Reader, src *v1alpha1.GitSource) (Credentials, error) {
+	if src.Spec.SecretRef == nil {
+		return Credentials{}, nil
+	}
+	var secret corev1.Secret
+	key := types.NamespacedName{Namespace: src.Namespace, Name: src.Spec.SecretRef.Name}
+	if err := secrets.Get(ctx, key, &secret); err != nil {
+		return Credentials{}, fmt.Errorf("gitsource %s: secret %s: %w", src.Name, key.Name, err)
+	}
+	target, err := url.Parse(src.Spec.URL)
+	if err != nil {
+		return Credentials{}, invalidError{fmt.Errorf("gitsource %s: spec.url: %w", src.Name, errors.New("it cannot be parsed"))}
+	}
+	credentials, err := credentialsOf(target.Scheme, secret.Data)
+	if err != nil {
+		return Credentials{}, invalidError{fmt.Errorf("gitsource %s: secret %s: %w", src.Name, key.Name, err)}
+	}
+	return credentials, nil
 }

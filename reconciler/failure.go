@@ -146,6 +146,9 @@ func (p *pass) mustHold(ctx context.Context, mark *v1alpha1.Mark) string {
 	if p.app.Spec.SourceRef.IsArtifact() {
 		return "it comes from a registry, which keeps no history to revert; push a corrected version, or point the source at an older one"
 	}
+	if number := p.app.Labels[manifests.LabelPullRequest]; number != "" {
+		return "it is the preview of pull request " + number + "; push a corrected commit to its branch"
+	}
 	if p.app.Spec.Environment == "" {
 		return "the Application names no environment (spec.environment)"
 	}

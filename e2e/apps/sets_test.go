@@ -359,7 +359,7 @@ func TestSetThatGoes(t *testing.T) {
 func TestSetIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, spec, want string }{
-		{"nothing", "", "nothing to make Applications for: give directories or list"},
+		{"nothing", "", "nothing to make Applications for: give directories, list or pullRequests"},
 		{"source", "directories: {pattern: a/*}", "template.spec.sourceRef.name has no variables"},
 		{"timeout", "list: [{name: a}]", "duration"},
 		{strings.Repeat("a", 64), "list: [{name: a}]", "at most 63 characters"},

@@ -2,9 +2,9 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// ApplicationSet makes Applications of one template: one for each directory of a source that matches a pattern, and one
-// for each entry of a list. They come, change and go with the directories and entries, in the namespace of the set. Like an
-// Application, a set that leaves Git stays in the cluster unless it is annotated slipway.dev/prune: enabled.
+// ApplicationSet makes Applications of one template: one for each directory of a source that matches a pattern, one for each
+// entry of a list, and one for each open pull request. They come, change and go with these, in the namespace of the set.
+// Like an Application, a set that leaves Git stays in the cluster unless it is annotated slipway.dev/prune: enabled.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -24,8 +24,11 @@ type ApplicationSet struct {
 
 // ApplicationSetSpec says for what there are Applications, and how they look.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.directories) || has(self.list)",message="nothing to make Applications for: give directories or list"
-// +kubebuilder:validation:XValidation:rule="!has(self.directories) || !self.template.spec.sourceRef.name.contains('{{')",message="template.spec.sourceRef.name has no variables where directories are looked for in that source"
+// +kubebuilder:validation:XValidation:rule="has(self.directories) || has(self.list) || has(self.pullRequests)",message="nothing to make Applications for: give directories, list or pullRequests"
+// +kubebuilder:validation:XValidation:rule="!has(self.directories) && !has(self.pullRequests) || !self.template.spec.sourceRef.name.contains('{{')",message="template.spec.sourceRef.name has no variables where directories or pull requests are looked for in that source"
+// +kubebuilder:validation:XValidation:rule="!has(self.pullRequests) || self.template.spec.sourceRef.kind == 'GitSource'",message="pullRequests needs a GitSource in template.spec.sourceRef"
+// +kubebuilder:validation:XValidation:rule="!has(self.pullRequests) || has(self.template.spec.serviceAccountName) && self.template.spec.serviceAccountName != \"\" && !self.template.spec.serviceAccountName.contains('{{')",message="pullRequests needs template.spec.serviceAccountName, without variables: nobody has approved what a pull request proposes, so it gets the rights of that ServiceAccount and not those of the agent"
+// +kubebuilder:validation:XValidation:rule="!has(self.pullRequests) || !has(self.preserve) || !self.preserve",message="preserve would keep the previews of pullRequests for ever; leave it out, or make a set of their own for them"
 type ApplicationSetSpec struct {
 	// Directories of the source that template.spec.sourceRef names.
 	// +optional
@@ -37,6 +40,9 @@ type ApplicationSetSpec struct {
 	// +listMapKey=name
 	// +optional
 	List []ApplicationSetEntry `json:"list,omitempty"`
+	// PullRequests has an Application for each open pull request of the source that template.spec.sourceRef names.
+	// +optional
+	PullRequests *PullRequestGenerator `json:"pullRequests,omitempty"`
 	// Template of the Applications. In its strings {{path}} (of a directory), {{name}} and {{values.X}} are replaced; a
 	// variable that there is not is an error. "{{{{" stands for "{{".
 	Template ApplicationTemplate `json:"template"`
@@ -111,7 +117,7 @@ type ApplicationSetStatus struct {
 
 // ApplicationSetFailure is one entry that its Application could not be made or changed for.
 type ApplicationSetFailure struct {
-	// Origin is "directory apps/shop/production" or "list entry shop".
+	// Origin is "directory apps/shop/production", "list entry shop" or "pull request 12".
 	Origin string `json:"origin"`
 	// Name of the Application, where it is known.
 	Name    string `json:"name,omitempty"`

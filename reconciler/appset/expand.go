@@ -16,6 +16,7 @@ import (
 type Entry struct {
 	Origin    string            // for people: "directory apps/shop/production"
 	Variables map[string]string // without the braces: "path", "name", "values.region"
+	Preview   *Preview          // nil where it is none
 }
 
 // List returns the entries of a list.
@@ -38,6 +39,7 @@ type Application struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Spec        v1alpha1.ApplicationSpec
+	Preview     *Preview // nil where it is none
 }
 
 // Failure is an Entry that no Application can be made of.
@@ -45,6 +47,8 @@ type Failure struct {
 	Origin string
 	Name   string // of the Application; empty where it is not known
 	Err    error
+	// Disposable is an entry that asks for a preview.
+	Disposable bool
 }
 
 // Expansion is what the entries of a set come to.
@@ -59,11 +63,14 @@ func Expand(template v1alpha1.ApplicationTemplate, entries []Entry) Expansion {
 		template.Metadata.Name = "{{name}}"
 	}
 	var out Expansion
+	failed := func(entry Entry, name string, err error) {
+		out.Failures = append(out.Failures, Failure{Origin: entry.Origin, Name: name, Err: err, Disposable: entry.Preview != nil})
+	}
 	named := map[string][]Entry{}
 	for _, entry := range entries {
 		name, err := nameOf(template, entry)
 		if err != nil {
-			out.Failures = append(out.Failures, Failure{Origin: entry.Origin, Name: name, Err: err})
+			failed(entry, name, err)
 			continue
 		}
 		named[name] = append(named[name], entry)
@@ -74,12 +81,15 @@ func Expand(template v1alpha1.ApplicationTemplate, entries []Entry) Expansion {
 			if len(claimants) > 1 {
 				other := claimants[(i+1)%len(claimants)].Origin
 				err := fmt.Errorf("%s and %s both come to the name %q; tell them apart in template.metadata.name", entry.Origin, other, name)
-				out.Failures = append(out.Failures, Failure{Origin: entry.Origin, Name: name, Err: err})
+				failed(entry, name, err)
 				continue
 			}
 			app, err := fill(template, entry)
+			if err == nil && entry.Preview != nil {
+				err = app.preview(name, *entry.Preview)
+			}
 			if err != nil {
-				out.Failures = append(out.Failures, Failure{Origin: entry.Origin, Name: name, Err: err})
+				failed(entry, name, err)
 				continue
 			}
 			app.Name, app.Origin = name, entry.Origin

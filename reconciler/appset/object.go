@@ -19,6 +19,10 @@ func (a Application) Object(set *v1alpha1.ApplicationSet) (*unstructured.Unstruc
 	labels := map[string]string{}
 	maps.Copy(labels, a.Labels)
 	labels[manifests.LabelApplicationSet] = set.Name
+	delete(labels, manifests.LabelPullRequest)
+	if a.Preview != nil {
+		labels[manifests.LabelPullRequest] = a.Preview.number()
+	}
 	app := v1alpha1.Application{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion().String(), Kind: "Application"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: set.Namespace, Name: a.Name, Labels: labels, Annotations: map[string]string{}},
@@ -32,17 +36,29 @@ func (a Application) Object(set *v1alpha1.ApplicationSet) (*unstructured.Unstruc
 			APIVersion: v1alpha1.GroupVersion().String(), Kind: "ApplicationSet", Name: set.Name, UID: set.UID, Controller: &controls,
 		}}
 	}
-	content, err := json.Marshal(&app)
+	object, err := templated(&app)
 	if err != nil {
 		return nil, fmt.Errorf("application %s: %w", a.Name, err)
 	}
+	return object, nil
+}
+
+// templated is an object as it is sent: without what is not asked for, and with the digest of all that is.
+func templated(typed any) (*unstructured.Unstructured, error) {
+	content, err := json.Marshal(typed)
+	if err != nil {
+		return nil, err
+	}
 	object := &unstructured.Unstructured{}
 	if err := object.UnmarshalJSON(content); err != nil {
-		return nil, fmt.Errorf("application %s: %w", a.Name, err)
+		return nil, err
 	}
 	delete(object.Object, "status")
 	unstructured.RemoveNestedField(object.Object, "metadata", "creationTimestamp")
-	annotations := app.Annotations
+	annotations := object.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
 	annotations[manifests.AnnotationTemplated] = string(manifests.DigestOf(content))
 	object.SetAnnotations(annotations)
 	return object, nil
@@ -51,9 +67,9 @@ func (a Application) Object(set *v1alpha1.ApplicationSet) (*unstructured.Unstruc
 // keyed are the lists of an Application whose items others may add to, with what tells the items apart.
 var keyed = map[string]string{"ownerReferences": "uid", "dependsOn": "name"}
 
-// Holds reports whether live has all that want says. What others have added to it does not count: a field that left the
+// Holds reports whether live, an Application or the GitSource of one, has all that want says. What others have added to it does not count: a field that left the
 // template is told from those by the digest in AnnotationTemplated, which is part of want.
-func Holds(live *v1alpha1.Application, want *unstructured.Unstructured) (bool, error) {
+func Holds(live any, want *unstructured.Unstructured) (bool, error) {
 	has, err := generic(live)
 	if err != nil {
 		return false, err

@@ -217,7 +217,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, unfenced
 		return err
 	}
 	return errors.Join(sources.SetupWithManager(mgr), applications.SetupWithManager(mgr),
-		reconciler.NewApplicationSet(applications).SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, unfenced, sources), addNotifier(mgr, o))
+		reconciler.NewApplicationSet(applications, &pullRequests{}).SetupWithManager(mgr), rollouts.SetupWithManager(mgr), addHooks(ctx, mgr, o, unfenced, sources), addNotifier(mgr, o))
 }
 
 // newMeter is nil without a server: then metrics are unavailable, and pause.
