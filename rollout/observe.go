@@ -53,7 +53,12 @@ func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout 
 
 // alone says that nothing was left beside the workload.
 func alone(rollout *v1alpha1.Rollout) bool {
-	return rollout.Status.Course == nil && !strings.Contains(rollout.Status.AppliedBundle, " ")
+	return rollout.Status.Course == nil && !Beside(rollout)
+}
+
+// Beside says that another version runs beside the workload, or that what is left of it is being removed.
+func Beside(rollout *v1alpha1.Rollout) bool {
+	return strings.Contains(rollout.Status.AppliedBundle, " ") // see arrangedAs
 }
 
 func observeWorkload(ctx context.Context, reader client.Reader, namespace, name string) analysis.Workload {

@@ -106,11 +106,16 @@ func (u *uninstalling) settled(ctx context.Context) error {
 		return fmt.Errorf("rollouts: %w", err)
 	}
 	for i := range rollouts.Items {
-		if r := &rollouts.Items[i]; r.Status.Phase == v1alpha1.PhaseProgressing || r.Status.Phase == v1alpha1.PhaseReturning {
+		if r := &rollouts.Items[i]; unfinished(r) {
 			return fmt.Errorf("rollout %s/%s: is %s, and nobody would finish it (wait until it is done, or revert the commit)", r.Namespace, r.Name, r.Status.Phase)
 		}
 	}
 	return nil
+}
+
+// unfinished says that traffic or pods are between two versions; one that is Paused may have a canary for days.
+func unfinished(r *v1alpha1.Rollout) bool {
+	return r.Status.Phase == v1alpha1.PhaseProgressing || r.Status.Phase == v1alpha1.PhaseReturning || rollout.Beside(r)
 }
 
 func (u *uninstalling) applications(ctx context.Context) ([]v1alpha1.Application, error) {
