@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,8 +13,9 @@ import (
 	"runtime"
 	"sort"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/slipway-cd/slipway/e2e/programs"
 )
 
 // kubernetesVersion is what the role binary reports; it must match roles/go.mod.
@@ -31,9 +31,6 @@ var rolesFlags = []string{
 		" -X k8s.io/component-base/version.gitTreeState=clean",
 }
 
-// progressEvery is how often a running build says that it is alive.
-const progressEvery = 10 * time.Second
-
 // cache is the folder of everything that the test bed builds or unpacks, shared by all processes of a user.
 type cache struct {
 	dir string
@@ -41,78 +38,16 @@ type cache struct {
 }
 
 func newCache(log io.Writer) (cache, error) {
-	user, err := os.UserCacheDir()
+	dir, err := programs.Dir()
 	if err != nil {
-		return cache{}, fmt.Errorf("test bed cache: %w (set HOME or XDG_CACHE_HOME)", err)
-	}
-	dir := filepath.Join(user, "slipway", "testbed")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return cache{}, fmt.Errorf("test bed cache: %w (set XDG_CACHE_HOME to a folder that can be written)", err)
+		return cache{}, err
 	}
 	return cache{dir: dir, log: log}, nil
 }
 
-// entry returns the folder dir/NAME-KEY, filled by fill when it is not there yet. Parallel processes fill it once; a fill
-// that was interrupted leaves nothing that a later one would take for complete.
+// entry returns the folder dir/NAME-KEY, filled by fill when it is not there yet.
 func (c cache) entry(ctx context.Context, name, key string, fill func(ctx context.Context, dir string) error) (string, error) {
-	dir := filepath.Join(c.dir, name+"-"+key)
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	unlock, err := c.lock(ctx, name)
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil // another process has built it meanwhile
-	}
-	unfinished := dir + ".part"
-	if err := os.RemoveAll(unfinished); err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
-	if err := os.MkdirAll(unfinished, 0o755); err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
-	if err := fill(ctx, unfinished); err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
-	if err := os.Rename(unfinished, dir); err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
-	return dir, nil
-}
-
-// lock takes the file lock of a cache entry; the kernel drops it when the holder dies.
-func (c cache) lock(ctx context.Context, name string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(c.dir, name+".lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	start := time.Now()
-	var said time.Time
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("%s: lock: %w", name, err)
-		}
-		if time.Since(said) > progressEvery {
-			said = time.Now()
-			fmt.Fprintf(c.log, "testbed: %s: another process is building it (waited %s)\n", name, time.Since(start).Round(time.Second))
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, fmt.Errorf("%s: lock: %w", name, ctx.Err())
-		case <-tick.C:
-		}
-	}
+	return programs.Once(ctx, name, key, c.log, fill)
 }
 
 // roles returns the path of the role binary, built when the inputs have changed.
@@ -222,35 +157,5 @@ func (c cache) goCommand(ctx context.Context, what, dir string, env []string, ar
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS="+goFlags), env...)
-	return c.command(ctx, "building "+what, cmd)
-}
-
-// command runs cmd with progress lines; its output is shown only when it fails.
-func (c cache) command(ctx context.Context, what string, cmd *exec.Cmd) error {
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	fmt.Fprintf(c.log, "testbed: %s\n", what)
-	start := time.Now()
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	tick := time.NewTicker(progressEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			fmt.Fprintf(c.log, "testbed: %s: %s so far\n", what, time.Since(start).Round(time.Second))
-		case err := <-done:
-			if ctx.Err() != nil {
-				return fmt.Errorf("%s: %w", what, ctx.Err())
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w\n%s", what, err, bytes.TrimSpace(out.Bytes()))
-			}
-			fmt.Fprintf(c.log, "testbed: %s: done in %s\n", what, time.Since(start).Round(time.Second))
-			return nil
-		}
-	}
+	return programs.Run(ctx, "building "+what, cmd, c.log)
 }

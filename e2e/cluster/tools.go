@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/slipway-cd/slipway/e2e/programs"
 )
 
 // What a real node needs beside the role binary.
@@ -139,11 +141,11 @@ func (c cache) unpackDebian(ctx context.Context, dir string) error {
 	download := func(options ...string) error {
 		cmd := exec.CommandContext(ctx, apt, append(append(options, "download"), debianPackages...)...)
 		cmd.Dir = downloads
-		return c.command(ctx, "downloading Debian's runc and nftables into the cache", cmd)
+		return programs.Run(ctx, "downloading Debian's runc and nftables into the cache", cmd, c.log)
 	}
 	if err := download("-o", "APT::Sandbox::User="); err != nil {
 		update := exec.CommandContext(ctx, apt, append(private, "update")...)
-		if err := c.command(ctx, "fetching Debian's package lists into the cache", update); err != nil {
+		if err := programs.Run(ctx, "fetching Debian's package lists into the cache", update, c.log); err != nil {
 			return err
 		}
 		if err := download(private...); err != nil {

@@ -10,49 +10,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"syscall"
-	"time"
+
+	"github.com/slipway-cd/slipway/e2e/programs"
 )
 
-// lookEvery is how often a waiting process looks whether another one is done.
-const lookEvery = 200 * time.Millisecond
-
-// program returns the binary from the user's cache. Parallel processes unpack it once; an interrupted one leaves nothing
-// that a later one would take for complete.
+// program returns the binary from the user's cache, unpacked the first time.
 func program(ctx context.Context, log io.Writer) (string, error) {
-	user, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("prometheus: %w (set HOME or XDG_CACHE_HOME)", err)
-	}
-	cache := filepath.Join(user, "slipway", "testbed")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("prometheus: %w (set XDG_CACHE_HOME to a folder that can be written)", err)
-	}
-	dir := filepath.Join(cache, "prometheus-debian-"+runtime.GOARCH)
-	path := filepath.Join(dir, "usr", "bin", "prometheus")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	unlock, err := lock(ctx, filepath.Join(cache, "prometheus.lock"))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if _, err := os.Stat(path); err == nil {
-		return path, nil // another process has unpacked it meanwhile
-	}
-	unfinished := dir + ".part"
-	if err := os.RemoveAll(unfinished); err != nil {
-		return "", fmt.Errorf("prometheus: %w", err)
-	}
-	fmt.Fprintln(log, "testbed: downloading Debian's prometheus into the cache")
-	if err := unpack(ctx, unfinished); err != nil {
-		return "", fmt.Errorf("prometheus: %w", err)
-	}
-	if err := os.Rename(unfinished, dir); err != nil {
-		return "", fmt.Errorf("prometheus: %w", err)
-	}
-	return path, nil
+	dir, err := programs.Once(ctx, "prometheus", "debian-"+runtime.GOARCH, log, func(ctx context.Context, dir string) error {
+		fmt.Fprintln(log, "testbed: downloading Debian's prometheus into the cache")
+		return unpack(ctx, dir)
+	})
+	return filepath.Join(dir, "usr", "bin", "prometheus"), err
 }
 
 // unpack downloads the package with apt and unpacks it. It needs no root: where the machine's lists do not know the
@@ -99,28 +67,4 @@ func run(ctx context.Context, dir, name string, args ...string) error {
 		return fmt.Errorf("%s %s: %w: %s", filepath.Base(name), args[len(args)-1], err, bytes.TrimSpace(out))
 	}
 	return nil
-}
-
-// lock takes a file lock; the kernel drops it when the holder dies.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("prometheus: %w", err)
-	}
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { _ = f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errors.Join(fmt.Errorf("prometheus: lock: %w", err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("prometheus: lock: %w", ctx.Err()), f.Close())
-		case <-tick.C:
-		}
-	}
 }
