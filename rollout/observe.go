@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -77,7 +76,7 @@ func observeWorkload(ctx context.Context, reader client.Reader, namespace, name 
 // strategy has moved before. Whether somebody else told them otherwise shows as drift. One that is gone sends nothing.
 func observeTraffic(ctx context.Context, reader client.Reader, rollout *v1alpha1.Rollout) (analysis.Traffic, error) {
 	var told []analysis.Traffic
-	for _, ref := range append(servicesOf(rollout), routesOf(rollout)...) {
+	for _, ref := range append(plan.ServicesOf(rollout.Namespace, rollout.Spec), plan.RoutesOf(rollout.Namespace, rollout.Spec)...) {
 		live, err := metadataOf(ctx, reader, ref, "v1")
 		moved := ref.Kind == "Service" && rollout.Spec.Strategy.BlueGreen != nil || ref.Kind != "Service" && byRoutes(rollout)
 		switch {
@@ -112,20 +111,6 @@ func trafficInto(a analysis.Arrangement) string {
 		return strconv.Itoa(a.Weight)
 	}
 	return fmt.Sprintf("%d %s=%s", a.Weight, a.Header.Name, a.Header.Value)
-}
-
-func servicesOf(rollout *v1alpha1.Rollout) (refs []manifests.Ref) {
-	for _, service := range rollout.Spec.Services {
-		refs = append(refs, manifests.Ref{Kind: "Service", Namespace: rollout.Namespace, Name: service.Name})
-	}
-	return refs
-}
-
-func routesOf(rollout *v1alpha1.Rollout) (refs []manifests.Ref) {
-	for _, route := range rollout.Spec.Routes {
-		refs = append(refs, manifests.Ref{Group: gateway.Group, Kind: cmp.Or(route.Kind, "HTTPRoute"), Namespace: rollout.Namespace, Name: route.Name})
-	}
-	return refs
 }
 
 // approvalOf reads a person's yes; what cannot be read is none.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/reconciler/plan"
 	"github.com/slipway-cd/slipway/rollout/gateway"
 )
 
@@ -94,7 +95,7 @@ const routeVersion = "v1"
 func (r *Reconciler) watchRoutes(rollout *v1alpha1.Rollout) error {
 	r.routes.Lock()
 	defer r.routes.Unlock()
-	for _, ref := range routesOf(rollout) {
+	for _, ref := range plan.RoutesOf(rollout.Namespace, rollout.Spec) {
 		if r.routes.watched[ref.Kind] {
 			continue
 		}

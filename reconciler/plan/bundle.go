@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/rollout/gateway"
 )
 
 // Bundle is what a Rollout moves as one.
@@ -47,7 +49,7 @@ func Cut(set manifests.Set) ([]Bundle, map[manifests.Ref]bool, error) {
 			return nil, nil, fmt.Errorf("%s: %s is moved by %s already (remove one of the two)", ref, workload, other)
 		}
 		workloads[workload], rollouts[ref] = ref, rollout
-		for _, route := range routesOf(ref, rollout) {
+		for _, route := range RoutesOf(ref.Namespace, rollout.Spec) {
 			if set.Find(route) == nil {
 				return nil, nil, fmt.Errorf("%s: spec.routes names %s, which is not rendered", ref, route)
 			}
@@ -56,7 +58,7 @@ func Cut(set manifests.Set) ([]Bundle, map[manifests.Ref]bool, error) {
 			}
 			users[route] = []manifests.Ref{workload}
 		}
-		for _, service := range servicesOf(ref, rollout) {
+		for _, service := range ServicesOf(ref.Namespace, rollout.Spec) {
 			if set.Find(service) == nil {
 				return nil, nil, fmt.Errorf("%s: spec.services names %s, which is not rendered", ref, service)
 			}
@@ -111,24 +113,18 @@ func workloadOf(set manifests.Set, ref manifests.Ref, rollout v1alpha1.Rollout) 
 	return workload, nil
 }
 
-// servicesOf lists the Services that a Rollout names.
-func servicesOf(ref manifests.Ref, rollout v1alpha1.Rollout) []manifests.Ref {
-	var services []manifests.Ref
-	for _, service := range rollout.Spec.Services {
-		services = append(services, manifests.Ref{Kind: "Service", Namespace: ref.Namespace, Name: service.Name})
+// ServicesOf lists the Services that a Rollout of a namespace names.
+func ServicesOf(namespace string, rollout v1alpha1.RolloutSpec) (services []manifests.Ref) {
+	for _, service := range rollout.Services {
+		services = append(services, manifests.Ref{Kind: "Service", Namespace: namespace, Name: service.Name})
 	}
 	return services
 }
 
-// routesOf lists the Routes that a Rollout names.
-func routesOf(ref manifests.Ref, rollout v1alpha1.Rollout) []manifests.Ref {
-	var routes []manifests.Ref
-	for _, route := range rollout.Spec.Routes {
-		kind := route.Kind
-		if kind == "" {
-			kind = "HTTPRoute"
-		}
-		routes = append(routes, manifests.Ref{Group: "gateway.networking.k8s.io", Kind: kind, Namespace: ref.Namespace, Name: route.Name})
+// RoutesOf lists the Routes that a Rollout of a namespace names.
+func RoutesOf(namespace string, rollout v1alpha1.RolloutSpec) (routes []manifests.Ref) {
+	for _, route := range rollout.Routes {
+		routes = append(routes, manifests.Ref{Group: gateway.Group, Kind: cmp.Or(route.Kind, "HTTPRoute"), Namespace: namespace, Name: route.Name})
 	}
 	return routes
 }

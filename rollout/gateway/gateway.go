@@ -19,9 +19,6 @@ import (
 // Group of the kinds that this package knows.
 const Group = "gateway.networking.k8s.io"
 
-// Kinds of Routes.
-func Kinds() []string { return []string{"HTTPRoute", "GRPCRoute"} }
-
 // Share is how two versions share traffic.
 type Share struct {
 	// Services that both versions are reached by, in the Route's namespace.
