@@ -155,10 +155,21 @@ func (n *notifier) forget(object any) {
 	}
 }
 
+// conditioned is an Application or Rollout.
+type conditioned interface{ GetConditions() []metav1.Condition }
+
 // changed returns the condition Ready if it says something else than before. What is there when an agent starts is no news.
-func changed(before, now []metav1.Condition, initial bool) *metav1.Condition {
-	ready, was := meta.FindStatusCondition(now, v1alpha1.ConditionReady), meta.FindStatusCondition(before, v1alpha1.ConditionReady)
-	if initial || ready == nil || was != nil && was.Status == ready.Status && was.Reason == ready.Reason && was.Message == ready.Message {
+func changed(before any, now conditioned, initial bool) *metav1.Condition {
+	ready := meta.FindStatusCondition(now.GetConditions(), v1alpha1.ConditionReady)
+	if initial || ready == nil {
+		return nil
+	}
+	old, is := before.(conditioned)
+	if !is {
+		return ready
+	}
+	was := meta.FindStatusCondition(old.GetConditions(), v1alpha1.ConditionReady)
+	if was != nil && was.Status == ready.Status && was.Reason == ready.Reason && was.Message == ready.Message {
 		return nil
 	}
 	return ready
@@ -169,11 +180,7 @@ func (n *notifier) application(ctx context.Context, before, object any, initial 
 	if !is {
 		return
 	}
-	var was []metav1.Condition
-	if old, is := before.(*v1alpha1.Application); is {
-		was = old.Status.Conditions
-	}
-	ready := changed(was, app.Status.Conditions, initial)
+	ready := changed(before, app, initial)
 	if ready == nil {
 		return
 	}
@@ -243,11 +250,7 @@ func (n *notifier) rollout(ctx context.Context, before, object any, initial bool
 	if !is {
 		return
 	}
-	var was []metav1.Condition
-	if old, is := before.(*v1alpha1.Rollout); is {
-		was = old.Status.Conditions
-	}
-	ready := changed(was, rollout.Status.Conditions, initial)
+	ready := changed(before, rollout, initial)
 	if ready == nil {
 		return
 	}
