@@ -1,7 +1,6 @@
 package adopt
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -34,46 +33,15 @@ var shared struct {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
-	defer cancel()
-	dir, err := os.MkdirTemp("", "slipway-adopt-")
-	if err != nil {
-		return 1, err
-	}
-	var log bytes.Buffer
-	w, err := world.Start(ctx, world.Options{Dir: dir, Node: cluster.NodeKwok, AuditLog: true, Log: &log})
-	if err != nil {
-		return 1, fmt.Errorf("%s\n%w", log.String(), err)
-	}
-	defer func() {
-		_ = w.Stop()
-		if code == 0 {
-			_ = os.RemoveAll(dir)
+	o := world.Options{Node: cluster.NodeKwok, AuditLog: true}
+	os.Exit(world.RunTests(m, "adopt", 20*time.Minute, o, func(ctx context.Context, w *world.World) (err error) {
+		shared.World, shared.clients = w, kubernetes.NewForConfigOrDie(w.Cluster.RESTConfig())
+		if shared.image, err = w.Sample(ctx, "1", "ready"); err != nil {
+			return err
 		}
-	}()
-	shared.World, shared.clients = w, kubernetes.NewForConfigOrDie(w.Cluster.RESTConfig())
-	if shared.image, err = w.Sample(ctx, "1", "ready"); err != nil {
-		return 1, err
-	}
-	if _, err := w.Commit(ctx, "Start", world.Write("clusters/demo/namespace.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: shared}\n")); err != nil {
-		return 1, err
-	}
-	if err := w.Install(ctx); err != nil {
-		return 1, err
-	}
-	if _, err := w.StartAgent(ctx, world.AgentOptions{}); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+		_, err = w.StartAgent(ctx, world.AgentOptions{})
+		return err
+	}))
 }
 
 // story is one Application, its folder in Git and its namespace, which have the same name.

@@ -35,51 +35,32 @@ var shared struct {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	tests := &watched{M: m}
+	o := world.Options{Node: cluster.NodeNone, AuditLog: true}
+	os.Exit(world.RunTests(tests, "apps", 20*time.Minute, o, func(ctx context.Context, w *world.World) (err error) {
+		shared.World, shared.clients = w, kubernetes.NewForConfigOrDie(w.Cluster.RESTConfig())
+		if shared.kubelet, err = startKubelet(ctx, w); err != nil {
+			return err
+		}
+		tests.agent, err = w.StartAgent(ctx, world.AgentOptions{})
+		return err
+	}))
 }
 
-func run(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
-	defer cancel()
-	dir, err := os.MkdirTemp("", "slipway-apps-")
-	if err != nil {
-		return 1, err
+// watched are tests that also fail when their agent has panicked.
+type watched struct {
+	*testing.M
+	agent *world.Process
+}
+
+// Run runs the tests.
+func (w *watched) Run() int {
+	code := w.M.Run()
+	if text, err := os.ReadFile(w.agent.Log); err == nil && bytes.Contains(text, []byte("panic")) {
+		fmt.Fprintf(os.Stderr, "the agent's log:\n%s\n", text)
+		return 1
 	}
-	var log bytes.Buffer
-	w, err := world.Start(ctx, world.Options{Dir: dir, Node: cluster.NodeNone, AuditLog: true, Log: &log})
-	if err != nil {
-		return 1, fmt.Errorf("%s\n%w", log.String(), err)
-	}
-	defer func() {
-		_ = w.Stop()
-		if code == 0 {
-			_ = os.RemoveAll(dir)
-		}
-	}()
-	shared.World, shared.clients = w, kubernetes.NewForConfigOrDie(w.Cluster.RESTConfig())
-	if shared.kubelet, err = startKubelet(ctx, w); err != nil {
-		return 1, err
-	}
-	if _, err := w.Commit(ctx, "Start", world.Write("clusters/demo/namespace.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: shared}\n")); err != nil {
-		return 1, err
-	}
-	if err := w.Install(ctx); err != nil {
-		return 1, err
-	}
-	agent, err := w.StartAgent(ctx, world.AgentOptions{})
-	if err != nil {
-		return 1, err
-	}
-	code = m.Run()
-	if text, err := os.ReadFile(agent.Log); err == nil && bytes.Contains(text, []byte("panic")) {
-		return 1, fmt.Errorf("the agent's log:\n%s", text)
-	}
-	return code, nil
+	return code
 }
 
 // story is one Application, its folder in Git and its namespace, which have the same name.
