@@ -31,7 +31,7 @@ func (l layer) String() string {
 var layers = map[layer][]string{
 	value: {
 		"gitsource", "gitsource/follow", "gitsource/forge", "gitsource/revert", "gitsource/signature", "gitsource/trailer",
-		"manifests", "manifests/v1alpha1", "manifests/install",
+		"manifests", "manifests/v1alpha1", "manifests/install", "manifests/typo",
 		"reconciler/plan", "reconciler/expression", "reconciler/appset", "reconciler/notice", "rollout/analysis", "rollout/gateway",
 		"promoter/edit", "promoter/environment", "promoter/undo",
 		"builder", "builder/pipeline", "console/chain", "policy",

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/slipway-cd/slipway/manifests/typo"
 )
 
 // graph checks the edges between stages; nodes are those of the stages in the file.
@@ -31,7 +33,7 @@ func (r *reader) graph(p Pipeline, nodes []*yaml.Node) {
 				r.fail(item, "stage %s needs %s twice (remove one)", s.Name, need)
 			case !slices.Contains(names, need):
 				others := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == s.Name || n == "" })
-				r.fail(item, "stage %s needs %q, which is none of the stages (%s)", s.Name, need, nearest(need, others))
+				r.fail(item, "stage %s needs %q, which is none of the stages (%s)", s.Name, need, typo.WayOut(need, others))
 			}
 			seen[need] = true
 		}
@@ -61,7 +63,7 @@ func (r *reader) source(p Pipeline, s Stage, n *yaml.Node) {
 	case chosen == "" && p.count(images[0]) > 1 || slices.Contains(images, chosen) && p.count(chosen) > 1:
 		r.fail(n, "stage %s promotes one image, and the stage before builds several (build each in a stage of its own)", s.Name)
 	case chosen != "" && !slices.Contains(images, chosen):
-		r.fail(n, "stage %s promotes the image of %q, which is no stage that it needs and that builds one (%s)", s.Name, chosen, nearest(chosen, images))
+		r.fail(n, "stage %s promotes the image of %q, which is no stage that it needs and that builds one (%s)", s.Name, chosen, typo.WayOut(chosen, images))
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/slipway-cd/slipway/manifests/typo"
 )
 
 // Bounds of one definition: far above what people write, and far below what would hurt a server.
@@ -53,7 +55,7 @@ func (r *reader) pipeline(top *yaml.Node) Pipeline {
 	if n := f["isolation"]; n != nil {
 		p.Isolation = Isolation(r.text(n, "isolation"))
 		if p.Isolation != Isolated && n.Tag == "!!str" {
-			r.fail(n, "isolation %q (%s)", n.Value, nearest(n.Value, []string{string(Isolated)}))
+			r.fail(n, "isolation %q (%s)", n.Value, typo.WayOut(n.Value, []string{string(Isolated)}))
 		}
 	}
 	stages := r.list(f["stages"], "stages")
@@ -220,7 +222,7 @@ func (r *reader) with(step, uses, n *yaml.Node, action string) map[string]string
 	keys, known := actions[action]
 	if !known {
 		if uses.Tag == "!!str" {
-			r.fail(uses, "unknown action %q (%s)", action, nearest(action, names))
+			r.fail(uses, "unknown action %q (%s)", action, typo.WayOut(action, names))
 		}
 		return nil
 	}
@@ -234,7 +236,7 @@ func (r *reader) with(step, uses, n *yaml.Node, action string) map[string]string
 	}
 	with := r.texts(n, "with", func(key *yaml.Node) {
 		if !slices.Contains(all, key.Value) {
-			r.fail(key, "unknown key %q in with of %s (%s)", key.Value, action, nearest(key.Value, all))
+			r.fail(key, "unknown key %q in with of %s (%s)", key.Value, action, typo.WayOut(key.Value, all))
 		}
 	})
 	for _, name := range required {

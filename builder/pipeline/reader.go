@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/slipway-cd/slipway/manifests/typo"
 )
 
 // maxBytes bounds the file, maxFaults the list of what is wrong with it.
@@ -114,7 +116,7 @@ func (r *reader) fields(n *yaml.Node, what string, known ...string) map[string]*
 		key, value := n.Content[i], n.Content[i+1]
 		switch {
 		case key.Kind != yaml.ScalarNode || !slices.Contains(known, key.Value):
-			r.fail(key, "unknown key %q in %s (%s)", key.Value, what, nearest(key.Value, known))
+			r.fail(key, "unknown key %q in %s (%s)", key.Value, what, typo.WayOut(key.Value, known))
 		case out[key.Value] != nil:
 			r.fail(key, "key %q is there already in line %d (remove one)", key.Value, out[key.Value].Line)
 		default:

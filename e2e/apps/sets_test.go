@@ -218,7 +218,7 @@ func TestSetOfDirectories(t *testing.T) {
 	f.commit("A pattern that is none", f.declared(strings.Replace(directories("dirs", ""), "dirs/*/production", "dirs/**", 1)))
 	f.told(v1alpha1.ReasonEntriesFailed, `spec.directories.pattern "dirs/**": ** is not known`)
 	f.commit("A variable that there is not", f.declared(strings.Replace(directories("dirs", ""), "path: '{{path}}'", "path: '{{pfad}}'", 1)))
-	f.told(v1alpha1.ReasonEntriesFailed, "4 of 4 entries failed", "template.spec.path: there is no variable {{pfad}}; the nearest is {{path}}")
+	f.told(v1alpha1.ReasonEntriesFailed, "4 of 4 entries failed", "template.spec.path: there is no variable {{pfad}}; did you mean \"path\"?")
 	if children, err := f.children(); err != nil || len(children) != 4 {
 		t.Errorf("applications %v, %v", children, err)
 	}

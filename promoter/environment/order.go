@@ -1,6 +1,10 @@
 package environment
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/slipway-cd/slipway/manifests/typo"
+)
 
 // checkOrder refuses unknown names in after, and cycles, naming the way round.
 func (r *reader) checkOrder(d Delivery, lines map[string]int) {
@@ -8,7 +12,7 @@ func (r *reader) checkOrder(d Delivery, lines map[string]int) {
 	for _, e := range d.Environments {
 		for _, a := range e.After {
 			if _, known := lines[a]; !known {
-				r.fail(lines[e.Name], "environment %q comes after %q, which is not listed%s", e.Name, a, didYouMean(a, names(d)))
+				r.fail(lines[e.Name], "environment %q comes after %q, which is not listed; %s", e.Name, a, typo.WayOut(a, names(d)))
 				continue
 			}
 			after[e.Name] = append(after[e.Name], a)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/slipway-cd/slipway/manifests/typo"
 )
 
 // maxBytes bounds each file: they are written by people or by Slipway and are small.
@@ -100,7 +102,7 @@ func (r *reader) fields(n *yaml.Node, what string, known ...string) map[string]*
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if key.Kind != yaml.ScalarNode || !contains(known, key.Value) {
-			r.fail(key.Line, "unknown key %q in %s%s", key.Value, what, didYouMean(key.Value, known))
+			r.fail(key.Line, "unknown key %q in %s; %s", key.Value, what, typo.WayOut(key.Value, known))
 			continue
 		}
 		if first := out[key.Value]; first != nil {

@@ -133,13 +133,13 @@ func TestBrokenEntries(t *testing.T) {
 			"an unknown variable", template("", "apps/{{values.reigon}}"),
 			[]v1alpha1.ApplicationSetEntry{entry("a", "region", "x"), entry("b", "reigon", "x")},
 			[]string{"b"},
-			[]string{"list entry a|a|template.spec.path: there is no variable {{values.reigon}}; the nearest is {{values.region}}"},
+			[]string{"list entry a|a|template.spec.path: there is no variable {{values.reigon}}; did you mean \"values.region\"?"},
 		},
 		{
 			"a list has no paths", template("", "{{path}}"),
 			[]v1alpha1.ApplicationSetEntry{entry("a")},
 			nil,
-			[]string{"list entry a|a|there is no variable {{path}}; the nearest is {{name}}"},
+			[]string{"list entry a|a|there is no variable {{path}}; did you mean \"name\"?"},
 		},
 		{
 			"a name that is not known", template("{{values.x}}", "a"),

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/slipway-cd/slipway/manifests/typo"
 )
 
 const (
@@ -76,35 +78,5 @@ func replace(text string, variables map[string]string) (string, error) {
 }
 
 func unknown(name string, variables map[string]string) error {
-	if len(variables) == 0 {
-		return fmt.Errorf("there is no variable {{%s}}, and no other; %s", name, literalHint)
-	}
-	best, least := "", 0
-	for _, candidate := range slices.Sorted(maps.Keys(variables)) {
-		if d := distance(name, candidate); best == "" || d < least {
-			best, least = candidate, d
-		}
-	}
-	return fmt.Errorf("there is no variable {{%s}}; the nearest is {{%s}}; %s", name, best, literalHint)
-}
-
-// distance is Levenshtein's, in bytes, of words that are not too long to be a typing error.
-func distance(a, b string) int {
-	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			diagonal, row[j] = row[j], min(diagonal+cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
+	return fmt.Errorf("there is no variable {{%s}}; %s; %s", name, typo.WayOut(name, slices.Sorted(maps.Keys(variables))), literalHint)
 }

@@ -1,15 +1,18 @@
-package pipeline
+// Package typo guesses which word was meant by one that nobody knows, for the
+// end of an error message: a name in a pipeline, a delivery or a template.
+package typo
 
 import (
 	"fmt"
 	"strings"
 )
 
-// nearest is the way out of an unknown word: the known one that is meant, else all of them.
-func nearest(word string, known []string) string {
+// WayOut is how to go on from an unknown word: with the known one that is meant,
+// else with one of all of them.
+func WayOut(word string, known []string) string {
 	best, least := "", 4 // more than three edits away is another word
 	for _, k := range known {
-		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least && 2*d <= len(k) {
+		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least && d < min(len(word), len(k)) {
 			best, least = k, d
 		}
 	}
