@@ -32,12 +32,23 @@ func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
 		}
 	}
 	if err == nil {
+		err = s.ShareAlpha(alphaOf(spec))
+	}
+	if err == nil {
 		err = s.Validate()
 	}
 	if err != nil {
 		return analysis.Strategy{}, refused{fmt.Errorf("spec.strategy: %w", err)}
 	}
 	return s, nil
+}
+
+// alphaOf is what all sequential tests of a Rollout share. Rollouts that were stored before there was one have the default.
+func alphaOf(spec v1alpha1.Strategy) float64 {
+	if alpha := float(spec.Alpha); alpha != nil {
+		return *alpha
+	}
+	return 0.05
 }
 
 // byRoutes says that Routes share out traffic.

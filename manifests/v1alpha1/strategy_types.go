@@ -20,6 +20,10 @@ type Strategy struct {
 	// BlueGreen runs the new version beside the old one in full size and moves the Services to it at once.
 	// +optional
 	BlueGreen *BlueGreenStrategy `json:"blueGreen,omitempty"`
+	// Alpha bounds the probability that errors or latency, of any metric in any step, call an equal version worse. It is
+	// shared out evenly over the metrics that give none themselves, after those that do.
+	// +kubebuilder:default="0.05"
+	Alpha *resource.Quantity `json:"alpha,omitempty"`
 }
 
 // ProgressDeadline is how long pods of the strategy that is given may take; zero without one.
@@ -240,8 +244,9 @@ type LatencyCheck struct {
 
 // SequentialOption is how sure a test has to be.
 type SequentialOption struct {
-	// Alpha bounds the probability that an equal canary is ever called worse.
-	// +kubebuilder:default="0.05"
+	// Alpha bounds the probability that an equal canary is ever called worse; without one it is this metric's share of the
+	// strategy's.
+	// +optional
 	Alpha *resource.Quantity `json:"alpha,omitempty"`
 	// Effect is the smallest difference of shares that matters: 0.005 is half a percentage point.
 	// +kubebuilder:default="0.005"

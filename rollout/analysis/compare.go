@@ -18,12 +18,6 @@ type Test struct {
 	MaxSamples int64
 }
 
-// Share is the Alpha of one test when a Rollout makes several: the sum over all is alpha (Bonferroni), so that it bounds
-// the probability that any of them calls an equal canary worse.
-func Share(alpha float64, metrics, steps int) float64 {
-	return alpha / float64(max(metrics, 1)) / float64(max(steps, 1))
-}
-
 // Validate says what does not make sense.
 func (t Test) Validate() error {
 	switch {

@@ -144,15 +144,6 @@ func TestRequestsWaitForTheOtherVersion(t *testing.T) {
 	}
 }
 
-func TestShare(t *testing.T) {
-	if got := analysis.Share(0.05, 2, 5); got != 0.005 {
-		t.Errorf("%v", got)
-	}
-	if got := analysis.Share(0.05, 0, 0); got != 0.05 {
-		t.Errorf("%v", got)
-	}
-}
-
 func FuzzEvidence(f *testing.F) {
 	f.Add(uint16(3), uint16(100), uint16(9), uint16(900), uint16(5))
 	f.Add(uint16(65535), uint16(65535), uint16(0), uint16(65535), uint16(0))
