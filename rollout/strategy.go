@@ -86,7 +86,7 @@ func blueGreenOf(spec *v1alpha1.BlueGreenStrategy) (*analysis.BlueGreen, error) 
 func metricsOf(checks []v1alpha1.MetricCheck) ([]analysis.Metric, error) {
 	var metrics []analysis.Metric
 	for i := range checks {
-		if err := checkQueries(&checks[i]); err != nil {
+		if err := checkQueries(asked(&checks[i])); err != nil {
 			return nil, fmt.Errorf("metric %q: %w", checks[i].Name, err)
 		}
 		metrics = append(metrics, metricOf(&checks[i]))
@@ -151,7 +151,7 @@ func checksOf(spec v1alpha1.Strategy) map[string]*v1alpha1.MetricCheck {
 	all := map[string]*v1alpha1.MetricCheck{}
 	add := func(checks []v1alpha1.MetricCheck) {
 		for i := range checks {
-			all[checks[i].Name] = &checks[i]
+			all[checks[i].Name] = asked(&checks[i])
 		}
 	}
 	if c := spec.Canary; c != nil {

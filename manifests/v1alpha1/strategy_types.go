@@ -225,22 +225,43 @@ type RelativeCheck struct {
 }
 
 // ErrorsCheck asks for raw counters, not rates.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.gateway) ? !has(self.total) && !has(self.bad) : has(self.total) && has(self.bad)",message="give gateway, or both of total and bad"
 type ErrorsCheck struct {
+	// Gateway is what the Routes are served by, for its own count of requests and of those answered by 5xx among them.
+	// +optional
+	Gateway Gateway `json:"gateway,omitempty"`
 	// Total is the query for all requests and Bad that for the bad ones among them, by {{pods}} or {{service}}.
 	// +kubebuilder:validation:MinLength=1
-	Total string `json:"total"`
+	// +optional
+	Total string `json:"total,omitempty"`
 	// +kubebuilder:validation:MinLength=1
-	Bad              string `json:"bad"`
+	// +optional
+	Bad              string `json:"bad,omitempty"`
 	SequentialOption `json:",inline"`
 }
 
 // LatencyCheck asks for the buckets of a classic histogram in seconds.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.gateway) != has(self.buckets)",message="give gateway or buckets"
 type LatencyCheck struct {
+	// Gateway is what the Routes are served by, for its own histogram of the time that answers took.
+	// +optional
+	Gateway Gateway `json:"gateway,omitempty"`
 	// Buckets is the query for them, by {{pods}} or {{service}}; it keeps the label le.
 	// +kubebuilder:validation:MinLength=1
-	Buckets          string `json:"buckets"`
+	// +optional
+	Buckets          string `json:"buckets,omitempty"`
 	SequentialOption `json:",inline"`
 }
+
+// Gateway is a product whose metrics are known. With any other the queries have to be given.
+//
+// +kubebuilder:validation:Enum=Traefik
+type Gateway string
+
+// GatewayTraefik counts requests of its provider for the Gateway API by Service, from version 3.0 on.
+const GatewayTraefik Gateway = "Traefik"
 
 // SequentialOption is how sure a test has to be.
 type SequentialOption struct {
