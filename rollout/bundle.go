@@ -71,7 +71,7 @@ func formsOf(bundle []*unstructured.Unstructured, rollout *v1alpha1.Rollout, pla
 	}
 	for _, object := range bundle {
 		form := formOf(object, rollout.Labels[manifests.LabelApplication], placed)
-		if form.GetKind() == "Deployment" && len(configuration) > 0 && rollout.Spec.Strategy.Rolling == nil {
+		if form.GetKind() == "Deployment" && len(configuration) > 0 && runsBeside(rollout.Spec.Strategy) {
 			set, err := manifests.NewSet(configuration)
 			if err == nil { // it is part of a Set already
 				merge(form, map[string]any{manifests.AnnotationConfiguration: set.Digest.Short()}, "spec", "template", "metadata", "annotations")

@@ -8,7 +8,8 @@
 // Bundle it prunes nothing; what ran beside stable it removes again. As long as
 // nothing of a Rollout changes it sends no request.
 //
-// The strategies: rolling leaves it to the Deployment. A canary is the
+// The strategies: rolling leaves it to the Deployment; in batches it goes the way
+// of a canary without Routes. A canary is the
 // Deployment NAME-canary, with copies of the configuration of its own. Where the
 // Rollout names Routes of the Gateway API (package gateway), these send to the
 // Services SERVICE-stable and SERVICE-canary, each pinned to the pods of one

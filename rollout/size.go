@@ -36,14 +36,14 @@ func (r *Reconciler) size(ctx context.Context, rollout *v1alpha1.Rollout, o anal
 	}
 	replicas, err := r.replicasOf(ctx, rollout, *bundle)
 	switch {
-	case err != nil && o.Strategy.Canary != nil && o.Strategy.Canary.Unrouted:
+	case err != nil && sharesPods(rollout):
 		return o.Workload.Wanted + o.Canary.Wanted, err // stable may have shrunk by as many as the canary has
 	case err != nil:
 		return o.Workload.Wanted, err
 	case replicas != nil:
 		return *replicas, nil
-	case rollout.Spec.Strategy.Canary != nil && !byRoutes(rollout):
-		return 0, refused{errors.New("spec.replicas of the workload is missing: without spec.routes the canary's share is one of pods (set it, and take an autoscaler away)")}
+	case sharesPods(rollout):
+		return 0, refused{errors.New("spec.replicas of the workload is missing: in batches, and without spec.routes, the canary's share is one of pods (set it, and take an autoscaler away)")}
 	}
 	return o.Workload.Wanted, nil
 }

@@ -23,6 +23,8 @@ func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
 		err = errors.New("blueGreen: spec.services is missing: it moves traffic by Services")
 	case spec.BlueGreen != nil:
 		s.BlueGreen, err = blueGreenOf(spec.BlueGreen)
+	case inBatches(spec):
+		s.Rolling, err = batchesOf(spec.Rolling.Batches)
 	case spec.Rolling == nil:
 		err = errors.New("give one of rolling, canary and blueGreen")
 	}
@@ -158,6 +160,11 @@ func checksOf(spec v1alpha1.Strategy) map[string]*v1alpha1.MetricCheck {
 		add(c.Analysis)
 		for _, step := range c.Steps {
 			add(step.Analysis)
+		}
+	}
+	if r := spec.Rolling; r != nil {
+		for _, batch := range r.Batches {
+			add(batch.Analysis)
 		}
 	}
 	if b := spec.BlueGreen; b != nil {

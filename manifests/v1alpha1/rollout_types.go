@@ -44,11 +44,16 @@ type WorkloadRef struct {
 	Name string `json:"name"`
 }
 
-// RollingStrategy lets the Deployment replace its pods and watches the clock.
+// RollingStrategy lets the Deployment replace its pods, all at once or in batches, and watches the clock.
 type RollingStrategy struct {
-	// ProgressDeadline is how long the new version may take until all of its replicas are available.
+	// ProgressDeadline is how long the new version may take until all of its replicas are available; with batches that is for each.
 	// +kubebuilder:default="5m"
 	ProgressDeadline metav1.Duration `json:"progressDeadline,omitempty"`
+	// Batches bring the new version in as the Deployment NAME-canary: the pods of a batch come before as many of the
+	// others go. They send no traffic: Services reach the pods of both.
+	// +kubebuilder:validation:MaxItems=20
+	// +optional
+	Batches []RollingBatch `json:"batches,omitempty"`
 }
 
 // BundleRef points at the ControllerRevision that holds a Bundle.

@@ -18,5 +18,5 @@
 //     worse than its baseline by mistake with a probability of at most alpha,
 //     however often anyone looks (evariable.go; measured in BENCH.md).
 //
-// Of its values the Rollout's API does not offer batches.
+// Of its values the Rollout's API does not offer DynamicStableScale.
 package analysis

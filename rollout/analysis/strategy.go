@@ -73,7 +73,7 @@ type Batches struct {
 // Batch is done when this percentage of all pods is new, the pause is over and the metrics have passed.
 type Batch struct {
 	Percent  int
-	Pause    time.Duration
+	Pause    *Halt
 	Analysis []Metric
 }
 
@@ -154,8 +154,8 @@ func (b BlueGreen) steps() []Step {
 func (b Batches) steps() (steps []Step) {
 	for _, batch := range b.Batches {
 		steps = append(steps, Step{Weight: percent(batch.Percent)})
-		if batch.Pause > 0 {
-			steps = append(steps, Step{Pause: &Halt{For: batch.Pause}})
+		if batch.Pause != nil {
+			steps = append(steps, Step{Pause: batch.Pause})
 		}
 		if len(batch.Analysis) > 0 {
 			steps = append(steps, Step{Analysis: batch.Analysis})

@@ -274,7 +274,7 @@ func courses() map[string]analysis.Strategy {
 			{Weight: at(25)}, {Analysis: watching[:1]},
 		}, Unrouted: true}},
 		"blue-green": {BlueGreen: &analysis.BlueGreen{Before: watching[:1], After: watching[1:], ScaleDownDelay: look}},
-		"batches":    {Rolling: &analysis.Batches{Batches: []analysis.Batch{{Percent: 25, Pause: look}, {Percent: 50, Analysis: watching[:1]}}}},
+		"batches":    {Rolling: &analysis.Batches{Batches: []analysis.Batch{{Percent: 25, Pause: &analysis.Halt{}}, {Percent: 50, Pause: &analysis.Halt{For: look}, Analysis: watching[:1]}}}},
 	}
 }
 

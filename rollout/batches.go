@@ -1,0 +1,38 @@
+package rollout
+
+import (
+	"fmt"
+
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
+	"github.com/slipway-cd/slipway/rollout/analysis"
+)
+
+// inBatches says that a workload's pods become new in steps.
+func inBatches(spec v1alpha1.Strategy) bool {
+	return spec.Rolling != nil && len(spec.Rolling.Batches) > 0
+}
+
+// runsBeside says that versions run beside each other, in a workload each.
+func runsBeside(spec v1alpha1.Strategy) bool { return spec.Rolling == nil || inBatches(spec) }
+
+// sharesPods says that stable shrinks as the canary grows.
+func sharesPods(rollout *v1alpha1.Rollout) bool {
+	spec := rollout.Spec.Strategy
+	return inBatches(spec) || spec.Canary != nil && !byRoutes(rollout)
+}
+
+func batchesOf(spec []v1alpha1.RollingBatch) (*analysis.Batches, error) {
+	b := &analysis.Batches{}
+	for i, batch := range spec {
+		metrics, err := metricsOf(batch.Analysis)
+		if err != nil {
+			return nil, fmt.Errorf("batch %d: %w", i+1, err)
+		}
+		one := analysis.Batch{Percent: int(batch.Percent), Analysis: metrics}
+		if batch.Pause != nil {
+			one.Pause = &analysis.Halt{For: batch.Pause.For.Duration}
+		}
+		b.Batches = append(b.Batches, one)
+	}
+	return b, nil
+}
