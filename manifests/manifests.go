@@ -42,9 +42,11 @@ const (
 )
 
 // FieldManager is the server-side apply manager of the reconciler; RolloutManager that of the rollout loop.
+// HandOverManager owns spec.replicas after it left Git, until an autoscaler sets it.
 const (
-	FieldManager   = "slipway"
-	RolloutManager = "slipway-rollout"
+	FieldManager    = "slipway"
+	RolloutManager  = "slipway-rollout"
+	HandOverManager = "slipway-handover"
 )
 
 // Digest is a content digest, "sha256:" and 64 hex characters. Empty means none.

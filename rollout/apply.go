@@ -41,6 +41,9 @@ func (r *Reconciler) apply(ctx context.Context, rollout *v1alpha1.Rollout, bundl
 // applyObject applies one object and returns it as it is then. Fields of those
 // who applied it before become ours, so that what left the Bundle goes away.
 func (r *Reconciler) applyObject(ctx context.Context, form *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	if err := r.handOver(ctx, form); err != nil {
+		return nil, err
+	}
 	live, err := r.send(ctx, form)
 	if err != nil {
 		return nil, err
@@ -54,6 +57,9 @@ func (r *Reconciler) applyObject(ctx context.Context, form *unstructured.Unstruc
 	}
 	if err := r.patchManagers(ctx, live); err != nil {
 		return nil, fmt.Errorf("taking over its fields: %w", err)
+	}
+	if err := r.handOver(ctx, form); err != nil {
+		return nil, err
 	}
 	return r.send(ctx, form)
 }

@@ -123,7 +123,6 @@ func (w *arranging) load(ctx context.Context) error {
 		return errStable{err}
 	}
 	for _, form := range formsOf(objects, w.rollout, w.Placed) {
-		_, sized, _ := unstructured.NestedFieldNoCopy(form.Object, "spec", "replicas")
 		switch {
 		case form.GetKind() == "Service":
 			w.services = append(w.services, form)
@@ -131,7 +130,9 @@ func (w *arranging) load(ctx context.Context) error {
 		case form.GroupVersionKind().Group == gateway.Group:
 			w.routes = append(w.routes, form)
 			continue
-		case form.GetKind() == "Deployment" && sized: // else an autoscaler's
+		case form.GetKind() == "Deployment" && w.o.Scaled:
+			unstructured.RemoveNestedField(form.Object, "spec", "replicas")
+		case form.GetKind() == "Deployment":
 			resize(form, w.StableReplicas)
 		}
 		w.stable = append(w.stable, form)

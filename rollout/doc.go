@@ -18,6 +18,9 @@
 // of pods, and no weight is finer than one. Blue-green pins the Services
 // themselves, and shows the new version by Services called SERVICE-canary.
 //
+// Where the Bundle has no number of pods, an autoscaler says stable's, and the
+// canary follows it; see adr/0002.
+//
 // What is stable keeps the names of its configuration: a pod of it that is not
 // replaced while the workload is updated may see the new version's ConfigMap.
 // With these strategies pods carry the digest of their configuration, so that

@@ -89,7 +89,7 @@ func (r *Reconciler) settleBeside(ctx context.Context, rollout *v1alpha1.Rollout
 	o.Size = w.Wanted
 	if replicas, err := r.replicasOf(ctx, rollout, stable); err != nil {
 		return nil, err
-	} else if replicas != nil {
+	} else if o.Scaled = replicas == nil; !o.Scaled {
 		o.Size = *replicas
 	}
 	a := analysis.Arrangement{Stable: stable, Placed: analysis.Placed{Bundle: stable.Digest}, StableReplicas: o.Size}

@@ -46,7 +46,7 @@ func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout 
 	if err != nil {
 		return o, err
 	}
-	o.Size, err = r.size(ctx, rollout, o)
+	o.Size, o.Scaled, err = r.size(ctx, reader, rollout, o)
 	return o, err
 }
 

@@ -82,7 +82,7 @@ func New(options Options) (*Reconciler, error) {
 	}
 	r := &Reconciler{options: options, metrics: collectors}
 	r.readings.last = map[types.NamespacedName]map[string]reading{}
-	r.sizes.of = map[types.NamespacedName]size{}
+	r.sizes.of = map[types.NamespacedName][]size{}
 	return r, nil
 }
 

@@ -126,7 +126,7 @@ func (w *arranging) reachable(ctx context.Context) error {
 			return err
 		}
 	}
-	gives := w.Weight > 0 || w.Header != analysis.Header{}
+	gives := (w.Weight > 0 || w.Header != analysis.Header{}) && w.CanaryReplicas > 0 // at a size of zero there is no traffic
 	if gives && before.Weight == 0 && before.Header == (analysis.Header{}) {
 		return w.haveEndpoints(ctx, w.canaryServices, gateway.Canary)
 	}

@@ -157,9 +157,6 @@ func fieldSet(e metav1.ManagedFieldsEntry) (*fieldpath.Set, error) {
 	return fields, nil
 }
 
-// handOverManager owns spec.replicas after it left Git, until an autoscaler sets it.
-const handOverManager = "slipway-handover"
-
 // setsReplicas says whether the field is not one that could be lost: Git sets
 // it, or the kind is none that autoscalers target by that field.
 func setsReplicas(action plan.Action) bool {
@@ -206,7 +203,7 @@ func (a *Applier) handOverOnce(ctx context.Context, r resource, action plan.Acti
 		return err
 	}
 	options := a.applyOptions()
-	options.FieldManager = handOverManager
+	options.FieldManager = manifests.HandOverManager
 	_, err = client.Patch(ctx, action.Ref.Name, types.ApplyPatchType, content, options)
 	return err
 }

@@ -46,6 +46,7 @@ func Next(s State, o Observation) (State, []Effect) {
 func (s *step) findWay() bool {
 	way, some := s.o.Strategy.course()
 	s.way = way
+	s.way.shrinks = way.shrinks && !s.o.Scaled                       // the canary comes on top
 	if !some || s.Course.Canary != nil && s.Course.Way != way.name { // what a strategy before has told the router has to go
 		s.way.routed = way.routed || s.o.Traffic.Knowledge == Present
 	}

@@ -22,6 +22,8 @@ type Observation struct {
 	Strategy Strategy
 	// Size is how many pods the workload should have in all, whoever says so: the Bundle or an autoscaler.
 	Size int32
+	// Scaled says that an autoscaler owns the workload's number of pods: nobody else writes it, and Size follows it.
+	Scaled bool
 	// Canary is the workload beside the stable one.
 	Canary  Workload
 	Traffic Traffic
