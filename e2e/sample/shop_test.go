@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,13 +59,16 @@ func startShop(t *testing.T, program, behaviour string, env ...string) *shop {
 	return s
 }
 
-func (s *shop) get(path string) (int, string) {
+func (s *shop) get(path string, header ...string) (int, string) {
 	s.Helper()
 	request, err := http.NewRequestWithContext(s.Context(), http.MethodGet, "http://"+s.address+path, http.NoBody)
 	if err != nil {
 		s.Fatal(err)
 	}
 	request.Close = true
+	for i := 0; i+1 < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
 		s.Fatal(err)
@@ -134,6 +138,69 @@ func TestShopFailsAsOftenAsItIsTold(t *testing.T) {
 	}
 	if code, _ := s.get("/readyz"); failed != 10 || code != http.StatusOK {
 		t.Errorf("%d of 40 answers are errors, /readyz answers %d", failed, code)
+	}
+}
+
+func TestShopFailsForAHeader(t *testing.T) {
+	t.Parallel()
+	s := startShop(t, buildShop(t), "ready", "SHOP_FAILS_FOR=X-Tester: yes")
+	for value, want := range map[string]int{"": http.StatusOK, "no": http.StatusOK, "yes": http.StatusInternalServerError} {
+		if code, _ := s.get("/", "X-Tester", value); code != want {
+			t.Errorf("X-Tester %q: answered %d, want %d", value, code, want)
+		}
+	}
+}
+
+func TestShopIsSlow(t *testing.T) {
+	t.Parallel()
+	s := startShop(t, buildShop(t), "ready", "SHOP_SLOW=300ms", "SHOP_SLOWS=50")
+	slow := 0
+	for range 6 {
+		start := time.Now()
+		if code, _ := s.get("/"); code != http.StatusOK {
+			t.Errorf("answered %d", code)
+		}
+		if time.Since(start) >= 300*time.Millisecond {
+			slow++
+		}
+	}
+	if slow < 3 {
+		t.Errorf("%d of 6 answers took 300 ms", slow)
+	}
+}
+
+func TestShopCrashes(t *testing.T) {
+	t.Parallel()
+	s := startShop(t, buildShop(t), "ready", "SHOP_CRASHES_AFTER=300ms")
+	if err := <-s.ended; s.cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+func TestShopLeaks(t *testing.T) {
+	t.Parallel()
+	s := startShop(t, buildShop(t), "ready", "SHOP_LEAKS=200")
+	s.until("it has taken 100 MiB", func() bool {
+		statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", s.cmd.Process.Pid))
+		fields := strings.Fields(string(statm))
+		if err != nil || len(fields) < 2 {
+			return false
+		}
+		pages, _ := strconv.Atoi(fields[1])
+		return pages*os.Getpagesize() > 100<<20
+	})
+}
+
+func TestShopRefusesWhatItDoesNotUnderstand(t *testing.T) {
+	t.Parallel()
+	program := buildShop(t)
+	for _, setting := range []string{"SHOP_FAILS=many", "SHOP_FAILS=101", "SHOP_SLOW=a bit", "SHOP_SLOWS=-1", "SHOP_CRASHES_AFTER=3", "SHOP_LEAKS=yes"} {
+		cmd := exec.Command(program)
+		cmd.Env = []string{setting, "SHOP_ADDRESS=127.0.0.1:0"}
+		name, _, _ := strings.Cut(setting, "=")
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), name+" ") {
+			t.Errorf("%s: %v\n%s", setting, err, out)
+		}
 	}
 }
 

@@ -1,10 +1,15 @@
 // Command shop is the service that the demo delivers. How it behaves is baked
 // into its image, so that nothing outside of the image knows:
 //
-//	SHOP_VERSION    is shown, default that of version.go
-//	SHOP_BEHAVIOUR  ready (default), crash or never-ready
-//	SHOP_FAILS      percentage of answers that are errors, default 0
-//	SHOP_ADDRESS    default :8080
+//	SHOP_VERSION        is shown, default that of version.go
+//	SHOP_BEHAVIOUR      ready (default), crash or never-ready
+//	SHOP_FAILS          percentage of answers that are errors, default 0
+//	SHOP_FAILS_FOR      "Header: value": only for requests that have it, all of them where SHOP_FAILS is not set
+//	SHOP_SLOW           how much later answers come, such as 200ms
+//	SHOP_SLOWS          percentage of answers that come later, default 100
+//	SHOP_CRASHES_AFTER  when it crashes, such as 3s
+//	SHOP_LEAKS          memory that it takes and does not give back, MiB a second
+//	SHOP_ADDRESS        default :8080
 //
 // GREETING comes from outside.
 package main
@@ -18,8 +23,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strconv"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -48,9 +51,9 @@ func run(ctx context.Context, behaviour, version string) error {
 	default:
 		return fmt.Errorf("SHOP_BEHAVIOUR %q: want ready, crash or never-ready", behaviour)
 	}
-	fails, err := strconv.Atoi(cmp.Or(os.Getenv("SHOP_FAILS"), "0"))
+	trouble, err := troubleFrom(os.Getenv)
 	if err != nil {
-		return fmt.Errorf("SHOP_FAILS: %w", err)
+		return err
 	}
 	if _, err := currency(); err != nil {
 		return err
@@ -65,7 +68,8 @@ func run(ctx context.Context, behaviour, version string) error {
 	}
 	fmt.Printf("shop %s listens on %s\n", version, listener.Addr())
 	ready := func() bool { return behaviour != "never-ready" && ctx.Err() == nil }
-	server := &http.Server{Handler: failing(int64(fails), handler(version, ready)), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: trouble.besets(handler(version, ready)), ReadHeaderTimeout: 10 * time.Second}
+	trouble.begin()
 	ended := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
@@ -79,19 +83,6 @@ func run(ctx context.Context, behaviour, version string) error {
 	}
 	// Serve returns as soon as Shutdown begins; requests under way still want their answers.
 	return <-ended
-}
-
-// failing makes a percentage of the answers to the first page errors, evenly.
-func failing(percent int64, next http.Handler) http.Handler {
-	var asked atomic.Int64
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/" {
-			if n := asked.Add(1); n*percent/100 != (n-1)*percent/100 {
-				w.WriteHeader(http.StatusInternalServerError)
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 func handler(version string, ready func() bool) http.Handler {
