@@ -57,6 +57,10 @@ func (c *Cluster) RegistryHost() string {
 	return c.registry.Host()
 }
 
+// Port returns HOST:PORT under which a port of Options.Ports is reached from here, without the API server's help. Empty
+// where pods are simulated. Connections end at once while nothing listens there.
+func (c *Cluster) Port(port int) string { return c.real.reached[port] }
+
 // Dir returns the cluster's folder; logs are below it in logs/ROLE.log.
 func (c *Cluster) Dir() string { return c.dir }
 

@@ -45,6 +45,7 @@ type Options struct {
 	KwokNodes int       // number of simulated nodes; default 1
 	AuditLog  bool      // log each request: see [Cluster.AuditLog]
 	Registry  *Registry // where pods pull from; without one, simulated pods are always ready
+	Ports     []int     // of a real node, which pods with hostNetwork listen on: see [Cluster.Port]
 	Log       io.Writer // progress lines; default os.Stderr
 }
 
@@ -137,6 +138,7 @@ func (c *Cluster) start(ctx context.Context, o Options, store cache) (err error)
 	if err := c.makeDirs(o.Dir); err != nil {
 		return err
 	}
+	c.real.ports = o.Ports
 	if err := c.chooseNode(ctx, store); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -28,6 +29,8 @@ type realNode struct {
 	tools   nodeTools
 	cgroups cgroups // no root: none were made
 	sockets string
+	ports   []int          // that are reached from outside
+	reached map[int]string // by port, HOST:PORT here
 }
 
 // api is the socket of the API server, which crosses the border of the namespaces.
@@ -124,7 +127,29 @@ func (c *Cluster) openNamespaces(ctx context.Context) error {
 		}
 		cfg.Forward = append(cfg.Forward, nodeForward{"tcp", c.RegistryHost(), "unix", socket})
 	}
+	if err := c.openPorts(ctx, &cfg); err != nil {
+		return err
+	}
 	return r.open(ctx, c.dir, cfg)
+}
+
+// openPorts leads from addresses here to ports of the node.
+func (c *Cluster) openPorts(ctx context.Context, cfg *nodeInitConfig) error {
+	c.real.reached = map[int]string{}
+	for _, port := range c.real.ports {
+		socket := filepath.Join(c.real.sockets, fmt.Sprintf("port-%d.sock", port))
+		if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by what was killed
+			return err
+		}
+		r, err := newRelay(ctx, "tcp", "127.0.0.1:0", "unix", socket)
+		if err != nil {
+			return err
+		}
+		c.onStop(r.close)
+		c.real.reached[port] = r.listener.Addr().String()
+		cfg.Forward = append(cfg.Forward, nodeForward{"unix", socket, "tcp", fmt.Sprintf("%s:%d", nodeAddress, port)})
+	}
+	return nil
 }
 
 func (c *Cluster) relay(ctx context.Context, listenNetwork, listen, dialNetwork, dial string) error {

@@ -2,85 +2,96 @@ package progressive
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"io"
-	"maps"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
+	"sync"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"github.com/slipway-cd/slipway/e2e/cluster"
-	"github.com/slipway-cd/slipway/e2e/prometheus"
 	"github.com/slipway-cd/slipway/e2e/traefik"
 	"github.com/slipway-cd/slipway/e2e/world"
 	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/gitsource/forge/bare"
+	"github.com/slipway-cd/slipway/manifests/render"
 )
 
 const atMost = 3 * time.Minute
 
+// Ports of the gateway, on the node's own address.
+const (
+	webPort     = 8000
+	metricsPort = 8082
+)
+
 // port is one cluster with real pods behind a gateway, which a Prometheus reads.
 type port struct {
 	*world.World
-	gateway string // URL of what the gateway serves
-	// good and better are well; failing answers a third of all requests by an error, and is ready.
-	good, better, failing string
+	agent    *world.Process
+	renderer *render.Renderer // of what Git says
+	pushes   *pushes
+	// good and better are well; all others are ready, too. failing answers a third of all requests by an error, picky all
+	// that have the header of testers; slow takes its time for half of them; crashing ends after some seconds, leaking
+	// when it has taken all of its memory.
+	good, better, failing, picky, slow, crashing, leaking string
 }
 
-func newPort(t *testing.T) *port {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "slipway-progressive-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := world.Start(t.Context(), world.Options{Dir: dir, Node: cluster.NodeReal, Log: t.Output()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.Stop(); err != nil {
-			t.Error(err)
-		}
-		if !t.Failed() {
-			_ = os.RemoveAll(dir)
-		}
-	})
-	p := &port{World: w}
-	if err := errors.Join(p.images(t.Context()), p.Install(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	program, err := traefik.Build(t.Context(), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.openGateway(t.Context(), program); err != nil {
-		t.Fatal(err)
-	}
-	p.gateway = p.reach(t)
-	return p
+// pushes are the times at which commits came to the Git host.
+type pushes struct {
+	sync.Mutex
+	at map[gitsource.ObjectID]time.Time
 }
 
-// images pushes the versions of the sample service.
+func newPushes() *pushes { return &pushes{at: map[gitsource.ObjectID]time.Time{}} }
+
+func (p *pushes) note(push bare.Push) {
+	p.Lock()
+	defer p.Unlock()
+	p.at[push.New] = time.Now()
+}
+
+func (p *pushes) of(commit gitsource.ObjectID) time.Time {
+	p.Lock()
+	defer p.Unlock()
+	return p.at[commit]
+}
+
+// images pushes the versions of the sample service, of which all that are bad call themselves version 3.
 func (p *port) images(ctx context.Context) error {
 	root, err := world.ModuleRoot(ctx)
 	if err != nil {
 		return err
 	}
-	for version, into := range map[string]*string{"1": &p.good, "2": &p.better, "3": &p.failing} {
-		env := map[string]string{"SHOP_VERSION": version}
-		if into == &p.failing {
-			env["SHOP_FAILS"] = "33"
+	program := filepath.Join(p.Dir, "shop")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, ".")
+	build.Dir, build.Env = filepath.Join(root, "e2e", "testdata", "shop"), append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build of the sample: %w\n%s", err, out)
+	}
+	for _, image := range []struct {
+		into    *string
+		version string
+		env     string // one variable, or two
+	}{
+		{&p.good, "1", ""},
+		{&p.better, "2", ""},
+		{&p.failing, "3", "SHOP_FAILS=33"},
+		{&p.picky, "3", "SHOP_FAILS_FOR=" + testers + ": yes"},
+		{&p.slow, "3", "SHOP_SLOW=200ms SHOP_SLOWS=50"},
+		{&p.crashing, "3", "SHOP_CRASHES_AFTER=4s"},
+		{&p.leaking, "3", "SHOP_LEAKS=15"},
+	} {
+		env := map[string]string{"SHOP_VERSION": image.version}
+		for setting := range strings.SplitSeq(image.env, " SHOP") {
+			if name, value, some := strings.Cut(setting, "="); some {
+				env["SHOP"+strings.TrimPrefix(name, "SHOP")] = value
+			}
 		}
-		*into, err = cluster.BuildImage(ctx, p.Registry, cluster.ImageSpec{
-			Package: filepath.Join(root, "e2e", "testdata", "shop"), Repository: "shop", Tag: version, Env: env,
-		})
+		tag, _, _ := strings.Cut(strings.ToLower(image.env), "=")
+		*image.into, err = cluster.BuildImage(ctx, p.Registry, cluster.ImageSpec{Binary: program, Repository: "shop", Tag: image.version + tag, Env: env})
 		if err != nil {
 			return err
 		}
@@ -89,7 +100,11 @@ func (p *port) images(ctx context.Context) error {
 }
 
 // openGateway runs Traefik as a pod, and waits until it takes requests.
-func (p *port) openGateway(ctx context.Context, program string) error {
+func (p *port) openGateway(ctx context.Context, log io.Writer) error {
+	program, err := traefik.Build(ctx, log)
+	if err != nil {
+		return err
+	}
 	image, err := cluster.BuildImage(ctx, p.Registry, cluster.ImageSpec{Binary: program, Repository: "traefik"})
 	if err != nil {
 		return err
@@ -119,48 +134,6 @@ func (p *port) openGateway(ctx context.Context, program string) error {
 	return nil
 }
 
-// reach makes an address here for what the gateway serves, and for its metrics at /metrics. The way to pods leads through
-// the API server.
-func (p *port) reach(t *testing.T) string {
-	t.Helper()
-	config := p.Cluster.RESTConfig()
-	transport, err := rest.TransportFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api, err := url.Parse(config.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(api)
-		to := "8000"
-		if r.In.URL.Path == "/metrics" {
-			to = "8082"
-		}
-		r.Out.URL.Path = "/api/v1/namespaces/edge/pods/traefik:" + to + "/proxy" + r.In.URL.Path
-		r.Out.Host = api.Host
-	}}
-	server := httptest.NewServer(proxy)
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
-// measure starts a Prometheus that reads the gateway, and returns its URL.
-func (p *port) measure(t *testing.T) string {
-	t.Helper()
-	dir := filepath.Join(p.Dir, "prometheus")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	server, err := prometheus.Start(t.Context(), prometheus.Options{Dir: dir, Targets: []string{strings.TrimPrefix(p.gateway, "http://")}, Log: t.Output()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Kill)
-	return "http://" + server.Address
-}
-
 const delivery = `apiVersion: slipway.dev/v1alpha1
 kind: Delivery
 environments:
@@ -173,7 +146,7 @@ func (p *port) app(name, image, strategy string) ([]gitsource.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []gitsource.Change{
+	return append([]gitsource.Change{
 		world.Write("clusters/demo/"+name+".yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+"}\n---\n"+`apiVersion: slipway.dev/v1alpha1
 kind: Application
 metadata: {name: `+name+`, namespace: slipway-system}
@@ -184,94 +157,27 @@ spec:
 `),
 		world.Write("apps/"+name+"/base/kustomization.yaml", "resources: [web.yaml]\n"),
 		world.Write("apps/"+name+"/base/web.yaml", strings.NewReplacer("$APP", name, "$STRATEGY", strategy).Replace(string(workload))),
-		p.use(name, image),
-	}, nil
+	}, p.use(name, image)...), nil
 }
 
-// use is the change that puts an image into production of an app.
-func (p *port) use(app, image string) gitsource.Change {
+// use are the changes that put an image into production of an app, and the configuration of its version.
+func (p *port) use(app, image string) []gitsource.Change {
 	name, digest, _ := strings.Cut(image, "@")
-	return world.Write("apps/"+app+"/production/kustomization.yaml", "namespace: "+app+"\nresources: [../base]\nimages:\n  - name: web\n    newName: "+name+"\n    digest: "+digest+"\n")
+	return []gitsource.Change{
+		world.Write("apps/"+app+"/production/kustomization.yaml", "namespace: "+app+"\nresources: [../base, greeting.yaml]\nimages:\n  - name: web\n    newName: "+name+"\n    digest: "+digest+"\n"),
+		world.Write("apps/"+app+"/production/greeting.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {GREETING: "+greeting(p.version(image))+"}\n"),
+	}
 }
 
-// answers is what people who ask an app got.
-type answers struct {
-	asked, errors int
-	by            map[string]int       // by version
-	last          map[string]time.Time // of each version
-}
+func greeting(version string) string { return "Hello of " + version }
 
-// ask asks the gateway for an app, about 60 times a second, until the test ends; see tells what came so far.
-func (p *port) ask(t *testing.T, app string) (see func() answers) {
-	t.Helper()
-	seen := make(chan answers)
-	all := answers{by: map[string]int{}, last: map[string]time.Time{}}
-	got := make(chan string, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	for range 3 {
-		go func() {
-			tick := time.NewTicker(50 * time.Millisecond)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-				}
-				got <- p.once(ctx, app)
-			}
-		}()
+// version is what an image calls itself.
+func (p *port) version(image string) string {
+	switch image {
+	case p.good:
+		return "1"
+	case p.better:
+		return "2"
 	}
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case seen <- all.copied():
-			case answer := <-got:
-				all.note(answer, time.Now())
-			}
-		}
-	}()
-	t.Cleanup(cancel)
-	return func() answers { return <-seen }
-}
-
-// once returns the version that answered, or what came instead.
-func (p *port) once(ctx context.Context, app string) string {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.gateway+"/"+app, http.NoBody)
-	if err != nil {
-		return "!" + err.Error()
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "!" + err.Error()
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return "!" + err.Error()
-	}
-	_, version, _ := strings.Cut(strings.TrimSpace(string(body)), "from shop ")
-	if response.StatusCode != http.StatusOK {
-		return "!" + response.Status + " by " + version
-	}
-	return version
-}
-
-func (a *answers) note(answer string, at time.Time) {
-	a.asked++
-	if strings.HasPrefix(answer, "!") {
-		a.errors++
-	}
-	_, by, is := strings.Cut(answer, " by ")
-	if !is {
-		by = answer
-	}
-	a.by[answer]++
-	a.last[by] = at
-}
-
-func (a *answers) copied() answers {
-	return answers{asked: a.asked, errors: a.errors, by: maps.Clone(a.by), last: maps.Clone(a.last)}
+	return "3"
 }
