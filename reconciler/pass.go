@@ -299,8 +299,9 @@ func (p *pass) well() {
 	delete(p.r.unwell, p.app.Name)
 }
 
-// verdict writes v into the newest history entry of a Set.
+// verdict writes v into the newest history entry of a Set, without the evidence: that stands in the Mark, and in Git.
 func (p *pass) verdict(setDigest string, v v1alpha1.Verdict) {
+	v.Evidence = nil
 	for i := range p.app.Status.History {
 		if p.app.Status.History[i].SetDigest == setDigest {
 			p.app.Status.History[i].Verdict = &v

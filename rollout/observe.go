@@ -42,7 +42,7 @@ func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout 
 	}
 	o.Canary = observeWorkload(ctx, reader, rollout.Namespace, canaryName(rollout))
 	o.Traffic, err = observeTraffic(ctx, reader, rollout)
-	o.Approval, o.Order = approvalOf(rollout), orderOf(rollout)
+	o.Approval, o.Order, o.Asked = approvalOf(rollout), orderOf(rollout), askedOf(rollout)
 	if err != nil {
 		return o, err
 	}

@@ -89,6 +89,7 @@ func (r *Reconciler) listPods(ctx context.Context, namespace, name string) (*ana
 		if !ours {
 			continue
 		}
+		r.censor(ctx, pod)
 		seen := podOf(pod, r.options.Now())
 		if !seen.Ready && seen.Scheduled {
 			seen.NodeNotReady = r.nodeNotReady(ctx, pod.Spec.NodeName, nodes)

@@ -136,6 +136,7 @@ func (p *pass) run(ctx context.Context) error {
 	}
 	for range maxRounds {
 		next, effects := analysis.Next(p.state, p.o)
+		p.r.witness(ctx, p.rollout, p.state, next)
 		p.o.Looks = nil // they are taken: what is due then has not been looked at
 		again, err := p.act(ctx, next, effects)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/slipway-cd/slipway/gitsource/trailer"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/promoter/environment"
+	"github.com/slipway-cd/slipway/promoter/undo"
 )
 
 // Commit is one of the environment repo, with what its tree changed.
@@ -55,6 +56,8 @@ type Stage struct {
 	ID     string    `json:"id"`
 	At     time.Time `json:"at"`
 	Detail string    `json:"detail"`
+	// Evidence is that of a revert commit, where it has any.
+	Evidence *undo.Record `json:"evidence,omitempty"`
 }
 
 // Of returns the chain of a subject: a commit id (of the environment repo or a
@@ -83,6 +86,7 @@ func told() func(Stage) bool {
 		if s.Stage == "source" || s.Stage == "run" {
 			s.At, s.Detail = time.Time{}, ""
 		}
+		s.Evidence = nil // one commit has one
 		before := seen[s]
 		seen[s] = true
 		return before
@@ -204,7 +208,8 @@ func promotion(in In, commit Commit, subject string, digests map[string]bool) []
 		stages = append(stages, applied(in, cluster, commit)...)
 	}
 	for _, revert := range reverts(in, commit) {
-		stages = append(stages, Stage{Stage: "reverted", ID: string(revert.ID), At: revert.Committer.When, Detail: who(revert.Commit)})
+		evidence, _ := undo.ParseRecord(revert.Message)
+		stages = append(stages, Stage{Stage: "reverted", ID: string(revert.ID), At: revert.Committer.When, Detail: who(revert.Commit), Evidence: evidence})
 		stages = append(stages, held(in, commit, revert)...)
 		stages = append(stages, restored(in, revert)...)
 	}

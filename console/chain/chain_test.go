@@ -220,3 +220,20 @@ func TestOneChain(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestEvidence: what a revert was judged on is a part of the chain, once, however often the revert is named.
+func TestEvidence(t *testing.T) {
+	line := `{"schema":"slipway.dev/evidence/v1","cluster":"eu","app":"shop","verdict":{"outcome":"Fail","reason":"Crashing","message":"m","at":null}}`
+	found := 0
+	for _, stage := range chain.Of(failed(2, trailer.Block{Reverts: []gitsource.ObjectID{id(2), id(3)}, Evidence: line}), "shop") {
+		if stage.Evidence == nil {
+			continue
+		}
+		if found++; stage.Stage != "reverted" || stage.Evidence.Cluster != "eu" || stage.Evidence.Verdict.Reason != "Crashing" {
+			t.Errorf("%+v", stage)
+		}
+	}
+	if found != 1 {
+		t.Errorf("the evidence is told %d times", found)
+	}
+}

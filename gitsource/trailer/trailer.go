@@ -22,6 +22,7 @@ const (
 	KeyReverts      = "Slipway-Reverts"
 	KeyVerdict      = "Slipway-Verdict"
 	KeyIrreversible = "Slipway-Irreversible"
+	KeyEvidence     = "Slipway-Evidence"
 )
 
 // Change is one image that the commit puts into an Environment. Empty fields are left out.
@@ -40,6 +41,8 @@ type Block struct {
 	Reverts []gitsource.ObjectID
 	// Verdict is one line; line breaks become spaces.
 	Verdict string
+	// Evidence for the Verdict is one line of JSON; package promoter/undo says what is in it.
+	Evidence string
 	// Irreversible commits are never reverted automatically.
 	Irreversible bool
 	// Other are the lines that are not Slipway's, such as Signed-off-by, in order.
@@ -82,6 +85,8 @@ func (b *Block) add(line string) {
 		}
 	case strings.EqualFold(key, KeyVerdict):
 		b.Verdict = value
+	case strings.EqualFold(key, KeyEvidence):
+		b.Evidence = value
 	default:
 		b.Other = append(b.Other, line)
 	}
@@ -109,6 +114,10 @@ func Append(message string, b Block) string {
 	}
 	if verdict := oneLine(b.Verdict); verdict != "" {
 		lines = append(lines, KeyVerdict+": "+verdict)
+	}
+	// White space within JSON text is kept. A line break can only be escaped there.
+	if evidence := strings.TrimSpace(b.Evidence); strings.HasPrefix(evidence, "{") && !strings.ContainsAny(evidence, "\r\n") {
+		lines = append(lines, KeyEvidence+": "+evidence)
 	}
 	if b.Irreversible {
 		lines = append(lines, KeyIrreversible+": true")
@@ -223,7 +232,7 @@ func cut(line string) (key, value string, ok bool) {
 }
 
 func own(key string) bool {
-	return slices.ContainsFunc([]string{KeyChange, KeyReverts, KeyVerdict, KeyIrreversible},
+	return slices.ContainsFunc([]string{KeyChange, KeyReverts, KeyVerdict, KeyEvidence, KeyIrreversible},
 		func(k string) bool { return strings.EqualFold(k, key) })
 }
 

@@ -35,6 +35,9 @@ func TestAppend(t *testing.T) {
 			}
 		})
 	}
+	if got := trailer.Append("S", trailer.Block{Evidence: "{\n}"}); got != "S\n" {
+		t.Errorf("evidence of two lines: got %q", got)
+	}
 	if got := trailer.Append("S", trailer.Block{}); got != "S\n" {
 		t.Errorf("an empty block: got %q", got)
 	}
@@ -54,6 +57,7 @@ func TestParse(t *testing.T) {
 		{"folded", "S\n\nSlipway-Verdict: one\n  two\n", trailer.Block{Verdict: "one two"}},
 		{"only the last paragraph", "S\n\nSlipway-Verdict: forged\n\nprose\n", trailer.Block{}},
 		{"irreversible survives a squash", "S\n\n* Migrate\n\nSlipway-Irreversible: true\n\n* Other\n\nCo-authored-by: A\n", trailer.Block{Irreversible: true, Other: []string{"Co-authored-by: A"}}},
+		{"evidence is taken as it is", "S\n\nSlipway-Evidence: {\"a\":\"b  c\"}\n", trailer.Block{Evidence: `{"a":"b  c"}`}},
 		{"irreversible in prose does not count", "S\n\nWe use Slipway-Irreversible: true for this.\n", trailer.Block{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -133,6 +133,9 @@ type Verdict struct {
 	SetDigest string `json:"setDigest,omitempty"`
 	// Samples that it was judged on, oldest first, at most 20.
 	Samples []Sample `json:"samples,omitempty"`
+	// Evidence is what else it was judged on.
+	// +optional
+	Evidence *Evidence `json:"evidence,omitempty"`
 }
 
 // Outcomes of a Verdict.

@@ -312,6 +312,9 @@ type RolloutCourse struct {
 	Tallies []MetricTally `json:"tallies,omitempty"`
 	// +optional
 	Background []MetricTally `json:"background,omitempty"`
+	// Trail is the time line of the course, oldest first, at most 40.
+	// +optional
+	Trail []TrailPoint `json:"trail,omitempty"`
 }
 
 // StepApproval is a person's yes to one step of one Bundle.

@@ -27,7 +27,8 @@ func Message(f Facts, e Evidence) string {
 	for _, s := range e.Verdict.Samples {
 		fmt.Fprintf(&b, "  %s  %s: %s\n", s.At.UTC().Format(time.RFC3339), oneLine(s.Check), oneLine(s.Value))
 	}
-	block := trailer.Block{Reverts: []gitsource.ObjectID{f.Failed}, Verdict: verdictLine(e)}
+	writeEvidence(&b, e.Verdict.Evidence)
+	block := trailer.Block{Reverts: []gitsource.ObjectID{f.Failed}, Verdict: verdictLine(e), Evidence: recordOf(f, e).String()}
 	for _, image := range e.Restored {
 		block.Changes = append(block.Changes, trailer.Change{App: f.App, Environment: f.Environment, Image: image, Trace: e.Trace})
 	}

@@ -29,6 +29,8 @@ type Course struct {
 	Withdrawn bool
 	// Tallies of the step's metrics, and of those in the background once the canary has traffic.
 	Tallies, Background []Tally
+	// Trail is its time line, oldest first, at most MaxTrail.
+	Trail []v1alpha1.TrailPoint
 }
 
 // Approval is a person's yes to one step of one Bundle: it cannot be taken for another's, nor for what came after it.

@@ -29,6 +29,7 @@ func Next(s State, o Observation) (State, []Effect) {
 	step.recall()
 	if step.findWay() {
 		step.onCourse()
+		step.trace(s)
 		return step.State, step.onward(s)
 	}
 	switch step.Phase {
@@ -205,6 +206,7 @@ func (s *step) verdict(outcome string, finding Finding) {
 		At: metav1.Time{Time: s.now()}, Bundle: s.Target.Digest, SetDigest: s.Target.SetDigest, Samples: s.Samples,
 	}
 	if outcome != v1alpha1.VerdictInconclusive {
+		s.Verdict.Evidence = s.evidence()
 		s.Samples = nil // they stand in the Verdict
 	}
 }

@@ -29,6 +29,8 @@ type Observation struct {
 	Traffic Traffic
 	// Looks at metrics, by name; nil while nobody looked. Next asks for them by Measure.
 	Looks map[string]Look
+	// Asked are the queries of metrics with their variables filled in, by name, for the evidence.
+	Asked map[string][]string
 	// Approval is the last that a person gave, nil if none did.
 	Approval *Approval
 	// Order is what a person wants for a while besides Git, nil for nothing.

@@ -3,6 +3,7 @@ package analysis
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,7 @@ func courseFrom(stored *v1alpha1.RolloutCourse) Course {
 		Weight: int(stored.Weight), Replicas: int(stored.Replicas), Header: headerFrom(stored.Header), Lacks: timeFrom(stored.Lacks),
 		Promoting: stored.Promoting, Leaving: stored.Leaving, Withdrawn: stored.Withdrawn,
 		Tallies: talliesFrom(stored.Tallies), Background: talliesFrom(stored.Background),
+		Trail: slices.Clone(stored.Trail),
 	}
 }
 
@@ -33,6 +35,7 @@ func (c Course) into() *v1alpha1.RolloutCourse {
 		Weight: int32(c.Weight), Replicas: int32(c.Replicas), Lacks: timeInto(c.Lacks),
 		Promoting: c.Promoting, Leaving: c.Leaving, Withdrawn: c.Withdrawn,
 		Tallies: talliesInto(c.Tallies), Background: talliesInto(c.Background),
+		Trail: slices.Clone(c.Trail),
 	}
 	if c.Header != (Header{}) {
 		stored.Header = &v1alpha1.RolloutHeader{Name: c.Header.Name, Value: c.Header.Value}

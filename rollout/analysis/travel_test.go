@@ -292,7 +292,7 @@ func (h harbour) shift(d time.Duration) harbour {
 			*t = epoch
 		}
 	}
-	s.Samples, s.StartedAt = nil, time.Time{}
+	s.Samples, s.StartedAt, s.Course.Trail = nil, time.Time{}, nil
 	if s.Target != nil && s.Stable == nil {
 		s.StartedAt = epoch.Add(-look)
 	}
@@ -310,6 +310,7 @@ func (h harbour) shift(d time.Duration) harbour {
 	if s.Verdict != nil {
 		s.Verdict = s.Verdict.DeepCopy()
 		s.Verdict.At.Time, s.Verdict.Samples, s.Verdict.Message = epoch, nil, ""
+		s.Verdict.Evidence = nil
 	}
 	h.State = s
 	return h
