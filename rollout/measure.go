@@ -22,9 +22,8 @@ const maxMeasuring = 10 * time.Second
 
 // reading is what counters showed last. It is not written down: where it is lost, counting begins anew.
 type reading struct {
-	bundle    string
-	requests  analysis.Pair[analysis.Requests]
-	histogram analysis.Pair[analysis.Histogram]
+	bundle string
+	analysis.Readings
 }
 
 // readings are the last of all Rollouts, by Rollout and metric.
@@ -33,8 +32,8 @@ type readings struct {
 	last map[types.NamespacedName]map[string]reading
 }
 
-// swap returns the reading before now, false when there is none of the same Bundle.
-func (r *readings) swap(rollout types.NamespacedName, metric string, now reading) (reading, bool) {
+// swap returns what was read before now, nil when there is nothing of the same Bundle.
+func (r *readings) swap(rollout types.NamespacedName, metric string, now reading) *analysis.Readings {
 	r.Lock()
 	defer r.Unlock()
 	if r.last[rollout] == nil {
@@ -42,7 +41,10 @@ func (r *readings) swap(rollout types.NamespacedName, metric string, now reading
 	}
 	before, some := r.last[rollout][metric]
 	r.last[rollout][metric] = now
-	return before, some && before.bundle == now.bundle
+	if !some || before.bundle != now.bundle {
+		return nil
+	}
+	return &before.Readings
 }
 
 func (r *readings) forget(rollout types.NamespacedName) {
@@ -66,11 +68,7 @@ func (r *Reconciler) measure(ctx context.Context, rollout *v1alpha1.Rollout, nam
 		all.Go(func() {
 			look, err := r.look(ctx, rollout, check, now)
 			look.At = now
-			var gap *analysis.Gap
-			switch {
-			case errors.As(err, &gap):
-				look.Gap = gap
-			case err != nil:
+			if err != nil {
 				look.Unavailable = err.Error()
 			}
 			lock.Lock()
@@ -82,7 +80,7 @@ func (r *Reconciler) measure(ctx context.Context, rollout *v1alpha1.Rollout, nam
 	return looks
 }
 
-// look asks for one metric. An error that is no *Gap means that there was no answer.
+// look asks for one metric. An error means that there was no answer.
 func (r *Reconciler) look(ctx context.Context, rollout *v1alpha1.Rollout, check *v1alpha1.MetricCheck, now time.Time) (look analysis.Look, err error) {
 	meter := r.options.Meter
 	if meter == nil {
@@ -102,45 +100,21 @@ func (r *Reconciler) look(ctx context.Context, rollout *v1alpha1.Rollout, check 
 	}
 	seen := reading{bundle: rollout.Spec.Bundle.Digest}
 	if e := check.Errors; e != nil {
-		if seen.requests.Canary, err = meter.Requests(ctx, canary.fill(e.Total), canary.fill(e.Bad), now); err != nil {
+		if seen.Requests.Canary, err = meter.Requests(ctx, canary.fill(e.Total), canary.fill(e.Bad), now); err != nil {
 			return look, err
 		}
-		if seen.requests.Baseline, err = meter.Requests(ctx, stable.fill(e.Total), stable.fill(e.Bad), now); err != nil {
+		if seen.Requests.Baseline, err = meter.Requests(ctx, stable.fill(e.Total), stable.fill(e.Bad), now); err != nil {
 			return look, err
 		}
 	} else {
-		if seen.histogram.Canary, err = meter.Histogram(ctx, canary.fill(check.Latency.Buckets), now); err != nil {
+		if seen.Histogram.Canary, err = meter.Histogram(ctx, canary.fill(check.Latency.Buckets), now); err != nil {
 			return look, err
 		}
-		if seen.histogram.Baseline, err = meter.Histogram(ctx, stable.fill(check.Latency.Buckets), now); err != nil {
+		if seen.Histogram.Baseline, err = meter.Histogram(ctx, stable.fill(check.Latency.Buckets), now); err != nil {
 			return look, err
 		}
 	}
-	before, some := r.readings.swap(keyOf(rollout), check.Name, seen)
-	if !some {
-		return look, &analysis.Gap{Reason: analysis.ReasonNoData, Message: "counting begins"}
-	}
-	return look, seen.since(before, &look)
-}
-
-// since notes what was counted between before and now.
-func (now reading) since(before reading, look *analysis.Look) (err error) {
-	if now.histogram.Canary == nil {
-		counts := &analysis.Pair[analysis.Counts]{}
-		if counts.Canary, err = now.requests.Canary.Since(before.requests.Canary); err != nil {
-			return err
-		}
-		counts.Baseline, err = now.requests.Baseline.Since(before.requests.Baseline)
-		look.Errors = counts
-		return err
-	}
-	buckets := &analysis.Pair[analysis.Buckets]{}
-	if buckets.Canary, err = now.histogram.Canary.Since(before.histogram.Canary); err != nil {
-		return err
-	}
-	buckets.Baseline, err = now.histogram.Baseline.Since(before.histogram.Baseline)
-	look.Latency = buckets
-	return err
+	return seen.Since(r.readings.swap(keyOf(rollout), check.Name, seen)), nil
 }
 
 // variables of a query, by name.

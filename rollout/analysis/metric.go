@@ -160,7 +160,9 @@ func (m Metric) Take(t Tally, l Look) Tally {
 	t.Errors = 0
 	next, good, err := m.hold(t, l)
 	if err != nil {
-		t.Inconclusive++
+		if err.Reason != ReasonBegins {
+			t.Inconclusive++
+		}
 		t.Said, t.Why = err.Message, err.Reason
 		return t
 	}

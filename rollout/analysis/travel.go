@@ -341,6 +341,9 @@ func (s *step) take() {
 	taken := slices.Clone(seen)
 	for i, m := range metrics {
 		look, measured := s.o.Looks[m.Name]
+		if !measured && seen[i].Started.Equal(s.now()) {
+			continue // it began after these looks
+		}
 		if !measured {
 			look = Look{At: s.o.Now, Unavailable: "it was not measured"}
 		}

@@ -34,7 +34,7 @@ func (m Metric) Judge(t Tally) Finding {
 		return m.insufficient(ReasonInconclusive, "%d answers say nothing, the last: %s", t.Inconclusive, t.Said)
 	case m.test() != nil && m.compared(t).Done:
 		return m.passed(t)
-	case t.Passed+t.Failed < m.Count:
+	case t.Passed+t.Failed < m.Count || t.Passed == 0: // failures that are allowed make no Pass on their own
 		return Finding{}
 	case m.test() != nil && !m.compared(t).Enough:
 		return m.insufficient(ReasonInsufficient, "%d requests of the canary and not %d: %s", m.compared(t).Canary.Total, m.test().MinSamples, t.Said)
