@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 	"github.com/slipway-cd/slipway/rollout/analysis"
 )
@@ -17,6 +19,12 @@ func fill(t *testing.T, v reflect.Value) {
 	case time.Time:
 		v.Set(reflect.ValueOf(epoch))
 		return
+	case metav1.Time:
+		v.Set(reflect.ValueOf(metav1.Time{Time: epoch}))
+		return
+	case *v1alpha1.RolloutHeader:
+		v.Set(reflect.ValueOf(&v1alpha1.RolloutHeader{Name: "x", Value: "y"}))
+		return
 	case *v1alpha1.BundleRef:
 		v.Set(reflect.ValueOf(ref("filled")))
 		return
@@ -24,7 +32,7 @@ func fill(t *testing.T, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int32, reflect.Int64:
 		v.SetInt(7)
 	case reflect.Float64:
 		v.SetFloat(1.0 / 3)
@@ -58,6 +66,9 @@ func TestStatusHoldsTheWholeCourse(t *testing.T) {
 	}
 	got := analysis.FromStatus(read).Course
 	got.Since, got.Lacks = got.Since.UTC(), got.Lacks.UTC() // the API's times are read as local ones
+	for i := range got.Trail {
+		got.Trail[i].At.Time = got.Trail[i].At.UTC()
+	}
 	if !reflect.DeepEqual(got, s.Course) {
 		t.Errorf("read %+v, written %+v", got, s.Course)
 	}
