@@ -157,6 +157,9 @@ func (w *arranging) stableLate() bool {
 }
 
 func (w *arranging) placeStable(ctx context.Context) error {
+	if err := w.stableDrained(); err != nil {
+		return err
+	}
 	for _, form := range w.stable {
 		if _, err := w.place(ctx, form); err != nil {
 			return w.blamed(err)
@@ -177,6 +180,9 @@ func (w *arranging) blamed(err error) error {
 func (w *arranging) placeCanary(ctx context.Context) error {
 	if w.unread != nil {
 		return w.unread
+	}
+	if err := w.canaryDrained(); err != nil {
+		return err
 	}
 	for _, form := range w.canaryForms {
 		if err := w.placeBeside(ctx, form); err != nil {

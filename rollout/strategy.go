@@ -59,7 +59,7 @@ func byRoutes(rollout *v1alpha1.Rollout) bool {
 }
 
 func canaryOf(spec *v1alpha1.CanaryStrategy, routed bool) (*analysis.Canary, error) {
-	c := &analysis.Canary{Unrouted: !routed}
+	c := &analysis.Canary{Unrouted: !routed, DynamicStableScale: spec.DynamicStableScale}
 	for i, step := range spec.Steps {
 		metrics, err := metricsOf(step.Analysis)
 		if err != nil {

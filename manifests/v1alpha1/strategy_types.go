@@ -51,7 +51,8 @@ type RouteRef struct {
 // CanaryStrategy runs the new version as the Deployment NAME-canary and shares traffic out in steps. Where the Rollout
 // names Routes, these send to the Services SERVICE-stable and SERVICE-canary by weight, and the Deployment itself keeps
 // its size. Without Routes the share is one of pods: the canary grows as the Deployment shrinks, and the Services send to
-// the pods of both.
+// the pods of both. Where an autoscaler says the size (spec.replicas does not stand in Git), the Deployment keeps that, and the
+// canary has its percentage of it on top.
 type CanaryStrategy struct {
 	// ProgressDeadline is how long the pods that a step asks for may take until they are available.
 	// +kubebuilder:default="5m"
@@ -64,6 +65,10 @@ type CanaryStrategy struct {
 	// +kubebuilder:validation:MaxItems=20
 	// +optional
 	Analysis []MetricCheck `json:"analysis,omitempty"`
+	// DynamicStableScale makes the Deployment as much smaller as it has less traffic. When a version fails, traffic returns
+	// only as fast as the Deployment grows again. It needs Routes, and has no effect where an autoscaler says the size.
+	// +optional
+	DynamicStableScale bool `json:"dynamicStableScale,omitempty"`
 }
 
 // CanaryStep is exactly one of its fields.

@@ -13,6 +13,7 @@ type elastic struct {
 	state  analysis.State
 	o      analysis.Observation
 	routed bool
+	kept   int // how often it was said that stable keeps its size
 }
 
 // scales is what the autoscaler does; then all comes to rest.
@@ -24,6 +25,9 @@ func (e *elastic) scales(size int32) {
 		e.state = next
 		for _, effect := range effects {
 			a, is := effect.(analysis.Arrange)
+			if tell, tells := effect.(analysis.Tell); tells && tell.Reason == analysis.EventKept {
+				e.kept++
+			}
 			if !is {
 				continue
 			}
@@ -72,6 +76,9 @@ func TestCanaryFollowsTheAutoscaler(t *testing.T) {
 			e.o.Approval = &analysis.Approval{Bundle: "digest-good2", Step: 3, At: epoch.Add(1)}
 			if e.scales(8); e.state.Phase != v1alpha1.PhaseHealthy || e.o.Canary.Knowledge != analysis.Absent {
 				t.Errorf("%s, the canary is %+v", e.state.Phase, e.o.Canary)
+			}
+			if told := map[bool]int{true: 1}[strategy.Canary.DynamicStableScale]; e.kept != told {
+				t.Errorf("it was said %d times that stable keeps its size", e.kept)
 			}
 		})
 	}

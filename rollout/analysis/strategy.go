@@ -175,6 +175,9 @@ func (s Strategy) Validate() error {
 	if given > 1 {
 		return errors.New("strategy: canary, blueGreen and rolling exclude each other")
 	}
+	if s.Canary != nil && s.Canary.Unrouted && s.Canary.DynamicStableScale {
+		return errors.New("dynamicStableScale: without a router stable shrinks anyway (name Routes, or take it out)")
+	}
 	c, _ := s.course()
 	highest, names := 0, map[string]bool{}
 	for i, step := range c.steps {

@@ -16,6 +16,7 @@ func TestStrategiesThatMakeNoSense(t *testing.T) {
 	}
 	for want, strategy := range map[string]analysis.Strategy{
 		"exclude each other":               {Canary: &analysis.Canary{}, BlueGreen: &analysis.BlueGreen{}},
+		"without a router stable":          {Canary: &analysis.Canary{Unrouted: true, DynamicStableScale: true}},
 		"step 1: has 0 of weight":          canary(analysis.Step{}),
 		"step 2: has 2 of weight":          canary(analysis.Step{Weight: at(1)}, analysis.Step{Weight: at(1), Replicas: at(1)}),
 		"weight 101: must be a percentage": canary(analysis.Step{Weight: at(101)}),

@@ -136,6 +136,7 @@ func (s *step) replaces() bool {
 		return true
 	}
 	s.Course = Course{Canary: s.Target, Way: s.way.name, Since: s.now()}
+	s.keepsScale()
 	return false
 }
 
