@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"strconv"
@@ -66,6 +67,8 @@ type ApplicationOptions struct {
 	ClusterName string
 	// Sign signs revert requests for the server; nil for an agent that pushes itself.
 	Sign func(*v1alpha1.RevertRequest) error
+	// CommitKey is the public half of the key that this agent's own commits are signed with; nil for none.
+	CommitKey ed25519.PublicKey
 	// Pushed is called after a revert was pushed, so that it is fetched at once; nil for nobody.
 	Pushed func(ctx context.Context, url string)
 	// Failpoint is called at named points, for tests that kill the process there; nil for none.

@@ -155,6 +155,9 @@ func (p *pass) mustHold(ctx context.Context, mark *v1alpha1.Mark) string {
 	if why := mustHoldSource(&p.source); why != "" {
 		return why
 	}
+	if why := p.mustHoldSigned(ctx, mark); why != "" {
+		return why
+	}
 	revision, err := gitsource.ParseRevision(mark.Revision)
 	if err != nil {
 		return err.Error()

@@ -77,9 +77,6 @@ func stand(ctx context.Context, repository Repository, src *v1alpha1.GitSource) 
 // mustHoldSource says why no revert can be pushed to what a source follows; empty if one can.
 func mustHoldSource(src *v1alpha1.GitSource) string {
 	rule := ruleOf(src)
-	if src.Spec.Verify != nil {
-		return fmt.Sprintf("gitsource %s takes signed commits only, and Slipway does not sign its own; revert it with a signed commit", src.Name)
-	}
 	if rule.BranchName() == "" {
 		return fmt.Sprintf("gitsource %s follows the %s, and reverts can only be pushed to a branch; let it follow a version that is good", src.Name, rule)
 	}

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/signature"
@@ -28,7 +29,7 @@ func (r *SourceReconciler) verify(ctx context.Context, src *v1alpha1.GitSource, 
 	if src.Spec.Verify == nil {
 		return "", nil
 	}
-	keys, err := r.signers(ctx, src)
+	keys, err := signersOf(ctx, r.secrets, src)
 	if err != nil {
 		return "", err
 	}
@@ -52,11 +53,11 @@ func (r *SourceReconciler) verify(ctx context.Context, src *v1alpha1.GitSource, 
 	return strings.Join(signers, ", "), nil
 }
 
-// signers reads the keys that count.
-func (r *SourceReconciler) signers(ctx context.Context, src *v1alpha1.GitSource) (signature.Keys, error) {
+// signersOf reads the keys that count.
+func signersOf(ctx context.Context, secrets client.Reader, src *v1alpha1.GitSource) (signature.Keys, error) {
 	var secret corev1.Secret
 	key := types.NamespacedName{Namespace: src.Namespace, Name: src.Spec.Verify.SecretRef.Name}
-	if err := r.secrets.Get(ctx, key, &secret); err != nil {
+	if err := secrets.Get(ctx, key, &secret); err != nil {
 		return signature.Keys{}, fmt.Errorf("gitsource %s: secret %s with the keys of signers: %w", src.Name, key.Name, err)
 	}
 	keys, err := signature.ParseKeys(secret.Data)

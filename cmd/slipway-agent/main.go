@@ -3,10 +3,8 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -67,7 +65,7 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&f.webhooks, "webhook-address", "0", "address that Git hosts send webhooks of GitSources to, at /v1/hooks/NAME, by plain HTTP; 0 for none")
 	cmd.Flags().StringVar(&f.server, "server", "", "URL of slipway-server; without it the agent pushes reverts itself")
 	cmd.Flags().StringVar(&f.serverCA, "server-ca", "", "PEM file with the certificate authority of the server")
-	cmd.Flags().StringVar(&f.key, "key", "", "PEM file with the Ed25519 key that signs revert requests (required with --server)")
+	cmd.Flags().StringVar(&f.key, "key", "", "PEM file with the Ed25519 key that signs revert requests and the agent's own commits (required with --server)")
 	cmd.Flags().StringVar(&f.registryLogins, "registry-logins", "", "file as docker login writes it, to read the signatures of images that an ImagePolicy covers; may be missing")
 	cmd.Flags().BoolVar(&f.elect, "leader-elect", inCluster(), "let several agents of this cluster agree, by the Lease "+wire.LeaseName+", on one that works (default: true in a pod)")
 	cmd.Flags().DurationVar(&f.lease, "lease-duration", wire.DefaultLease, "how long the others wait for a leader that has died")
@@ -106,10 +104,15 @@ func run(ctx context.Context, f flags) error {
 		}
 	}
 	if f.server != "" {
-		if options.Key, err = readKey(f.key); err != nil {
-			return err
+		if f.key == "" {
+			return errors.New("--key is required with --server; make a key with 'openssl genpkey -algorithm ed25519'")
 		}
 		if options.HTTP, err = trusting(f.serverCA); err != nil {
+			return err
+		}
+	}
+	if f.key != "" {
+		if options.Key, err = wire.ReadKey(f.key); err != nil {
 			return err
 		}
 	}
@@ -124,29 +127,6 @@ func run(ctx context.Context, f flags) error {
 func inCluster() bool {
 	_, err := rest.InClusterConfig()
 	return err == nil
-}
-
-func readKey(path string) (ed25519.PrivateKey, error) {
-	if path == "" {
-		return nil, errors.New("--key is required with --server; make a key with 'openssl genpkey -algorithm ed25519'")
-	}
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
-	}
-	block, _ := pem.Decode(content)
-	if block == nil {
-		return nil, fmt.Errorf("key %s: not a PEM file", path)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("key %s: not a PKCS #8 private key", path)
-	}
-	private, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("key %s: not an Ed25519 key", path)
-	}
-	return private, nil
 }
 
 func trusting(caFile string) (*http.Client, error) {

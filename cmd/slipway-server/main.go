@@ -41,6 +41,7 @@ type flags struct {
 	tlsCert, tlsKey, selfSigned    string
 	tlsHosts                       []string
 	insecureHTTP                   bool
+	commitKey                      string
 	poll                           time.Duration
 }
 
@@ -94,13 +95,14 @@ not lose is in Git, and runs that are under way in --data.`,
 	set.StringArrayVar(&f.tlsHosts, "tls-host", nil, "name or address in the self-signed certificate, besides localhost; repeat for more")
 	set.BoolVar(&f.insecureHTTP, "insecure-http", false, "no TLS; only on a loopback address")
 	set.StringVar(&f.data, "data", data, "folder for Git objects, which may be lost, and the queue, with which runs under way would be")
+	set.StringVar(&f.commitKey, "commit-key", "", "PEM file with the Ed25519 key that signs the commits this server makes; without it they are not signed")
 	set.StringVar(&f.metrics, "metrics-address", ":8080", "address of /metrics, /healthz and /readyz, 0 for none")
 	set.DurationVar(&f.poll, "poll", 5*time.Second, "time between two looks for new commits, 0 for never")
 	cmd.MarkFlagsOneRequired("config", "repo")
 	cmd.MarkFlagsMutuallyExclusive("config", "repo")
 	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	cmd.MarkFlagsMutuallyExclusive("tls-cert", "tls-self-signed", "insecure-http")
-	cmd.AddCommand(workerCommand(data), keyCommand(), tokenCommand())
+	cmd.AddCommand(workerCommand(data), keyCommand(), commitKeyCommand(), tokenCommand())
 	return cmd
 }
 
@@ -110,6 +112,11 @@ func run(ctx context.Context, f flags) error {
 	var err error
 	if options.TLS, err = f.certificate(log); err != nil {
 		return err
+	}
+	if f.commitKey != "" {
+		if options.CommitKey, err = wire.ReadKey(f.commitKey); err != nil {
+			return fmt.Errorf("--commit-key: %w", err)
+		}
 	}
 	var password policy.Secret
 	if f.passwordFile != "" {

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/slipway-cd/slipway/gitsource"
+	"github.com/slipway-cd/slipway/gitsource/signature"
 	"github.com/slipway-cd/slipway/manifests/install"
 	"github.com/slipway-cd/slipway/promoter/environment"
 	"github.com/slipway-cd/slipway/promoter/undo"
@@ -161,8 +162,13 @@ func (g *globals) enrol(ctx context.Context, cluster, file string) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(file))
 	}
-	return g.print(map[string]any{"key": file, "commit": commit}, func(w io.Writer) {
+	signer, err := signature.AllowedSigner("slipway-agent-"+cluster, public)
+	if err != nil {
+		return err
+	}
+	return g.print(map[string]any{"key": file, "commit": commit, "allowedSigner": signer}, func(w io.Writer) {
 		fmt.Fprintf(w, "private key: %s (for slipway-agent --key; keep it secret)\npublic key: %s, by commit %s\n", file, environment.AgentKeyPath(cluster), commit.Short())
+		fmt.Fprintf(w, "the agent's own commits, by allowed_signers: %s\n", signer)
 	})
 }
 

@@ -36,6 +36,8 @@ type Options struct {
 	Dir  string // owned by the Store; made if it is not there
 	URL  string // http, https or ssh://USER@HOST/PATH, without credentials; or a local path or file URL, for which git must be installed
 	Auth *Auth  // nil for anonymous; required for ssh
+	// Sign returns the signature over a commit as Git stores it without one; nil for commits that are not signed.
+	Sign func(payload []byte) (string, error)
 	// MaxPacks is after how many fetches the store is made anew, because packs
 	// are never merged; default 50.
 	MaxPacks int
@@ -50,6 +52,7 @@ type Store struct {
 	url      string
 	maxPacks int
 	now      func() time.Time
+	signs    func(payload []byte) (string, error)
 	remote   *remote
 
 	network  semaphore // one fetch at a time
@@ -93,7 +96,7 @@ func Open(_ context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: o.Dir, url: o.URL, maxPacks: o.MaxPacks, now: o.Now, remote: r, network: newSemaphore()}
+	s := &Store{dir: o.Dir, url: o.URL, maxPacks: o.MaxPacks, now: o.Now, signs: o.Sign, remote: r, network: newSemaphore()}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, s.roomy(fmt.Errorf("git store: %w", err))
 	}

@@ -236,7 +236,7 @@ func (s *Store) store(o plumbing.EncodedObject) (plumbing.Hash, error) {
 	return hash, nil
 }
 
-// Commit makes a commit, here only. Equal values give equal ids, the ones that Git itself would give.
+// Commit makes a commit, here only, signed if the Store signs. Equal values give equal ids, the ones that Git itself would give.
 func (s *Store) Commit(c gitsource.NewCommit) (gitsource.ObjectID, error) {
 	tree, err := hashOf(c.Tree)
 	if err != nil {
@@ -265,6 +265,9 @@ func (s *Store) Commit(c gitsource.NewCommit) (gitsource.ObjectID, error) {
 			return "", fmt.Errorf("commit: parent: %w", err)
 		}
 		commit.ParentHashes = append(commit.ParentHashes, hash)
+	}
+	if err := s.sign(&commit); err != nil {
+		return "", fmt.Errorf("commit: %w", err)
 	}
 	hash, err := s.write(&commit)
 	return idOf(hash), err

@@ -1,4 +1,4 @@
-// Package signature tells who signed a commit or an annotated tag, by OpenPGP or SSH.
+// Package signature tells who signed a commit or an annotated tag, by OpenPGP or SSH, and signs commits by SSH.
 //
 // It computes only: objects and keys are given to it as bytes. It promises that a Signer is returned
 // only for a signature that a given key made over exactly this object; of a tag also that it has the

@@ -96,6 +96,10 @@ func HoldPath(environment, app string) string {
 // FreezePath is the file that freezes environment.
 func FreezePath(environment string) string { return ".slipway/freezes/" + environment + ".yaml" }
 
+// ServerKeyPath is the file with the public key that the server signs its commits with, for agents whose sources take signed
+// commits only.
+const ServerKeyPath = ".slipway/server.pub"
+
 // AgentKeyPath is the file with the public key of cluster's agent.
 func AgentKeyPath(cluster string) string { return ".slipway/agents/" + cluster + ".pub" }
 

@@ -49,7 +49,7 @@ type AgentOptions struct {
 	Webhooks  string // address that Git hosts send to; "0" or empty for none
 	// Server that carries out reverts and nudges; empty for an agent that pushes reverts itself.
 	Server string
-	// Key signs revert requests; required with Server.
+	// Key signs revert requests, and the commits that the agent makes itself; required with Server.
 	Key ed25519.PrivateKey
 	// RegistryLogins is a file as `docker login` writes it, for registries that do not show signatures, artifacts
 	// and charts to everybody. It may be missing.
@@ -171,7 +171,11 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, unfenced
 	var applications *reconciler.ApplicationReconciler
 	live := &liveCluster{namespace: o.Namespace, applier: applier}
 	live.watcher = apply.NewWatcher(ctx, applier, func(app types.NamespacedName, _ manifests.Ref) { applications.Changed(app) })
-	stores := newRepositories(filepath.Join(o.CacheDir, "git"), o.Now)
+	sign, err := Signing(o.Key)
+	if err != nil {
+		return err
+	}
+	stores := newRepositories(filepath.Join(o.CacheDir, "git"), o.Now, sign)
 	recorded, err := fluxMetrics(mgr)
 	if err != nil {
 		return err
@@ -198,7 +202,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, unfenced
 		Verifier:    newVerifier(o),
 		Events:      recorder,
 		Now:         o.Now,
-		ClusterName: o.Cluster, Pushed: sources.Nudge, Failpoint: failpoint, Metrics: recorded,
+		ClusterName: o.Cluster, CommitKey: PublicKey(o.Key), Pushed: sources.Nudge, Failpoint: failpoint, Metrics: recorded,
 	}
 	if o.Server != "" {
 		if err := connect(mgr, o, &options, sources); err != nil {

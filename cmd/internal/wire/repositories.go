@@ -18,15 +18,16 @@ import (
 
 // repositories opens one store per URL and credentials, and keeps it open.
 type repositories struct {
-	dir string
-	now func() time.Time
+	dir  string
+	now  func() time.Time
+	sign func(payload []byte) (string, error) // nil for commits that are not signed
 
 	mu   sync.Mutex
 	open map[string]*gogit.Store
 }
 
-func newRepositories(dir string, now func() time.Time) *repositories {
-	return &repositories{dir: dir, now: now, open: map[string]*gogit.Store{}}
+func newRepositories(dir string, now func() time.Time, sign func([]byte) (string, error)) *repositories {
+	return &repositories{dir: dir, now: now, sign: sign, open: map[string]*gogit.Store{}}
 }
 
 // Open returns the store of url. Other credentials make another store: what one may read, another may not.
@@ -41,7 +42,7 @@ func (r *repositories) Open(ctx context.Context, url string, credentials reconci
 	if err != nil {
 		return nil, err
 	}
-	store, err := gogit.Open(ctx, gogit.Options{Dir: filepath.Join(r.dir, key), URL: url, Auth: auth, Now: r.now})
+	store, err := gogit.Open(ctx, gogit.Options{Dir: filepath.Join(r.dir, key), URL: url, Auth: auth, Sign: r.sign, Now: r.now})
 	if err != nil {
 		return nil, err
 	}

@@ -182,6 +182,9 @@ func (l *Local) startLoops(ctx context.Context, o Options, hub *console.Hub, key
 		Repositories: []server.Repository{{URL: l.GitURL}}, Branch: Branch, Listen: at(o.Port + 1), TLS: config,
 		Data: filepath.Join(o.Data, "server"), Metrics: o.Metrics, Hub: hub, Registry: metrics.Registry, Log: o.Log.WithName("server"),
 	}
+	if options.CommitKey, err = agentKey(filepath.Join(o.Data, "commit-key.pem")); err != nil {
+		return err
+	}
 	if err := l.build(ctx, o, &options); err != nil {
 		return err
 	}

@@ -24,15 +24,15 @@ import (
 	"github.com/slipway-cd/slipway/promoter/undo"
 )
 
-// agentKey reads or makes the key that signs revert requests: a PEM file that
-// slipway-agent --key reads too.
+// agentKey reads or makes a key: that of the agent, which signs revert requests, or that of the server, which signs
+// commits. It is a PEM file that slipway-agent --key and slipway-server --commit-key read too.
 func agentKey(path string) (ed25519.PrivateKey, error) {
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return newAgentKey(path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("agent's key: %w", err)
+		return nil, fmt.Errorf("key: %w", err)
 	}
 	if block, _ := pem.Decode(content); block != nil {
 		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
@@ -40,7 +40,7 @@ func agentKey(path string) (ed25519.PrivateKey, error) {
 			return key, nil
 		}
 	}
-	return nil, fmt.Errorf("agent's key %s: not an Ed25519 key in PEM (remove it to get a new one)", path)
+	return nil, fmt.Errorf("key %s: not an Ed25519 key in PEM (remove it to get a new one)", path)
 }
 
 func newAgentKey(path string) (ed25519.PrivateKey, error) {
@@ -55,7 +55,7 @@ func newAgentKey(path string) (ed25519.PrivateKey, error) {
 	// A name of its own and a rename: killed at any moment, no half of a key is left.
 	half := path + ".new"
 	if err := os.WriteFile(half, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}), 0o600); err != nil {
-		return nil, fmt.Errorf("agent's key: %w", err)
+		return nil, fmt.Errorf("key: %w", err)
 	}
 	return key, os.Rename(half, path)
 }

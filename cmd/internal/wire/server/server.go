@@ -5,6 +5,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
@@ -60,6 +61,8 @@ type Options struct {
 	Metrics string        // address of /metrics, /healthz and /readyz without TLS; "0" for none
 	Poll    time.Duration // between two looks at the refs; 0 if Hub hears of every push
 	Hub     *console.Hub  // default: one of its own
+	// CommitKey signs the commits that this server makes; nil for none.
+	CommitKey ed25519.PrivateKey
 	// Build is the half that makes images; nil for none.
 	Build *Build
 	// Registry of the collectors; default one of its own.
@@ -108,6 +111,9 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	clones := newStores(o.Data, known)
+	if clones.sign, err = wire.Signing(o.CommitKey); err != nil {
+		return nil, err
+	}
 	if s.diff, err = wire.NewRenderedDiff(o.Data, o.Registry); err != nil {
 		return nil, err
 	}
@@ -222,9 +228,9 @@ func (o Options) repositories() (func(url string) (Repository, bool), error) {
 }
 
 // open opens the store of r, in a folder that its URL names.
-func (r Repository) open(ctx context.Context, data string) (*gogit.Store, error) {
+func (r Repository) open(ctx context.Context, data string, sign func([]byte) (string, error)) (*gogit.Store, error) {
 	sum := sha256.Sum256([]byte(r.URL))
-	options := gogit.Options{Dir: filepath.Join(data, "git", hex.EncodeToString(sum[:8])), URL: r.URL}
+	options := gogit.Options{Dir: filepath.Join(data, "git", hex.EncodeToString(sum[:8])), URL: r.URL, Sign: sign}
 	if r.Username != "" || !r.Password.Empty() {
 		options.Auth = &gogit.Auth{Username: r.Username, Password: r.Password}
 	}

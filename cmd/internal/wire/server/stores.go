@@ -16,7 +16,8 @@ type stores struct {
 	data string
 	// of returns how a repository is reached; false for one that nobody configured. URLs come out of commit
 	// messages too, which anybody may write: none is dialled because it is asked for.
-	of func(url string) (Repository, bool)
+	of   func(url string) (Repository, bool)
+	sign func(payload []byte) (string, error) // nil for commits that are not signed
 
 	mu   sync.Mutex
 	open map[string]*gogit.Store
@@ -48,7 +49,7 @@ func (s *stores) store(ctx context.Context, url string) (*gogit.Store, error) {
 	if store, found := s.open[url]; found {
 		return store, nil
 	}
-	store, err := repository.open(ctx, s.data)
+	store, err := repository.open(ctx, s.data, s.sign)
 	if err == nil {
 		s.open[url] = store
 	}

@@ -24,6 +24,7 @@ func TestSources(t *testing.T) {
 			"signed commits":                               (*bed).signed,
 			"signed tags":                                  (*bed).signedTags,
 			"a failed version of signed commits":           (*bed).failedSigned,
+			"a revert that is signed":                      (*bed).revertSigned,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -270,7 +271,7 @@ func (b *bed) signedTags() {
 	}
 }
 
-// failedSigned: Slipway signs nothing, so it does not push what would not be applied.
+// failedSigned: the agent's key does not count here, so it does not push what would not be applied.
 func (b *bed) failedSigned() {
 	repo := b.repository("failed-signed")
 	kim := repo.key("kim")
@@ -284,7 +285,7 @@ func (b *bed) failedSigned() {
 	bad := repo.push(configMap("1")+"---\n"+neverReady, "-S")
 	b.look("failed-signed")
 	message := b.condition(app, v1alpha1.ConditionStalled, v1alpha1.ReasonMarked)
-	if !strings.Contains(message, "takes signed commits only") {
+	if !strings.Contains(message, "takes signed commits only") || !strings.Contains(message, "not among the allowed signers") {
 		b.Errorf("it does not say why: %s", message)
 	}
 	if tip := strings.Fields(repo.git("ls-remote", "origin", "refs/heads/main"))[0]; tip != bad {

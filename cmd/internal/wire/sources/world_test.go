@@ -3,6 +3,7 @@ package sources
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"net/http"
 	"net/http/cgi"
@@ -43,6 +44,8 @@ type bed struct {
 	kube client.Client
 	root string // bare repositories, NAME.git
 	url  string
+	// commits are signed by the agent with this key.
+	commits ed25519.PublicKey
 }
 
 func newSourceBed(t *testing.T) *bed {
@@ -73,9 +76,12 @@ func newSourceBed(t *testing.T) *bed {
 	b.must(b.kube.Create(t.Context(), namespace))
 	b.must(world.Eventually(t.Context(), atMost, func() error { return b.kube.List(t.Context(), &v1alpha1.GitSourceList{}) }))
 	b.serve()
+	public, private, err := ed25519.GenerateKey(nil)
+	b.must(err)
+	b.commits = public
 	ctx, cancel := context.WithCancel(context.Background())
 	agent, err := wire.NewAgent(ctx, wire.AgentOptions{
-		Config: c.RESTConfig(), Cluster: "demo", Namespace: world.Namespace, CacheDir: t.TempDir(), Metrics: "0", Health: "0", Log: logr.Discard(),
+		Config: c.RESTConfig(), Cluster: "demo", Namespace: world.Namespace, CacheDir: t.TempDir(), Metrics: "0", Health: "0", Key: private, Log: logr.Discard(),
 	})
 	if err != nil {
 		cancel()
