@@ -38,7 +38,7 @@ var layers = map[layer][]string{
 	},
 	adapter: {
 		"gitsource/gogit", "gitsource/oci", "gitsource/forge/bare", "gitsource/forge/gitea", "gitsource/forge/githubapp", "gitsource/forge/webhook", "manifests/render", "reconciler/apply", "reconciler/notice/deliver", "reconciler/report",
-		"rollout/prom", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore", "policy/sigstore/proof",
+		"rollout/prom", "rollout/web", "builder/queue", "builder/sandbox", "builder/oci", "policy/sigstore", "policy/sigstore/proof",
 		"console/client",
 	},
 	loop:    {"reconciler", "rollout", "promoter", "builder/run", "console"},

@@ -28,6 +28,8 @@ const (
 	AnnotationOrder = "slipway.dev/order"
 	// LabelCanary is on all that runs beside stable for a while, its pods too: the name of the workload.
 	LabelCanary = "slipway.dev/canary-of"
+	// LabelCheck is on the Jobs that a Rollout runs to judge a version, and on their pods: the name of the Rollout.
+	LabelCheck = "slipway.dev/check-of"
 	// BundleSecretKey is the data key of the Secret that holds a Bundle's Secret
 	// objects. The Secret has the name of the Bundle's ControllerRevision.
 	BundleSecretKey = "objects"

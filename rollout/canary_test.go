@@ -334,11 +334,21 @@ func TestBlueGreenSwitchesAndSwitchesBack(t *testing.T) {
 
 func TestRefusesStrategiesThatMakeNoSense(t *testing.T) {
 	for message, strategy := range map[string]string{
-		"{{canry}} is unknown": `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"query": "load{pod=~\"{{canry}}\"}", "max": 5}}]}]}}`,
-		"without {{pods}} or":  `{"canary": {"steps": [{"analysis": [{"name": "load", "relative": {"query": "load", "above": "0.1"}}]}]}}`,
-		"without a router":     `{"canary": {"steps": [{"header": {"name": "a", "value": "b"}}]}}`,
-		"needs a canary and":   `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"query": "load{service=~\"{{service}}\"}", "max": 5}}]}]}}`,
-		"two of that name":     `{"canary": {"steps": [{"weight": 5}], "analysis": [` + failsAbove5 + `, ` + failsAbove5 + `]}}`,
+		"{{canry}} is unknown":        `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"query": "load{pod=~\"{{canry}}\"}", "max": 5}}]}]}}`,
+		"without {{pods}} or":         `{"canary": {"steps": [{"analysis": [{"name": "load", "relative": {"query": "load", "above": "0.1"}}]}]}}`,
+		"without a router":            `{"canary": {"steps": [{"header": {"name": "a", "value": "b"}}]}}`,
+		"needs a canary and":          `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"query": "load{service=~\"{{service}}\"}", "max": 5}}]}]}}`,
+		"query is missing":            `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"max": 5}}]}]}}`,
+		"exclude each other":          `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"query": "load", "max": 5}, "http": {"url": "http://x", "value": "body"}}]}]}}`,
+		"errors and latency n":        `{"canary": {"steps": [{"analysis": [{"name": "load", "errors": {"total": "{{pods}}", "bad": "{{pods}}"}, "http": {"url": "http://x", "value": "body"}}]}]}}`,
+		"a GET has none":              `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"max": 5}, "http": {"url": "http://x", "body": "x", "value": "body"}}]}]}}`,
+		"value: \"bod.x\"":            `{"canary": {"steps": [{"analysis": [{"name": "load", "range": {"max": 5}, "http": {"url": "http://x", "value": "bod.x"}}]}]}}`,
+		"same for both":               `{"canary": {"steps": [{"analysis": [{"name": "load", "relative": {"above": 1}, "http": {"url": "http://x", "value": "body"}}]}]}}`,
+		"unknown field \"contaners\"": `{"canary": {"steps": [{"analysis": [{"name": "try", "job": {"template": {"spec": {"template": {"spec": {"contaners": []}}}}}}]}]}}`,
+		"containers is missing":       `{"canary": {"steps": [{"analysis": [{"name": "try", "job": {"template": {"spec": {"template": {"spec": {}}}}}}]}]}}`,
+		"only labels and annotat":     `{"canary": {"steps": [{"analysis": [{"name": "try", "job": {"template": {"metadata": {"name": "x"}, "spec": {"template": {"spec": {"containers": [{"name": "x"}]}}}}}}]}]}}`,
+		"ttlSecondsAfterFinished":     `{"canary": {"steps": [{"analysis": [{"name": "try", "job": {"template": {"spec": {"ttlSecondsAfterFinished": 5, "template": {"spec": {"containers": [{"name": "x"}]}}}}}}]}]}}`,
+		"two of that name":            `{"canary": {"steps": [{"weight": 5}], "analysis": [` + failsAbove5 + `, ` + failsAbove5 + `]}}`,
 	} {
 		t.Run(message, func(t *testing.T) {
 			b, _ := measured(t, "1", strategy)

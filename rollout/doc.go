@@ -31,4 +31,9 @@
 // in at most 300 ms, without the values of Secrets (symptoms.go).
 // Counters that a sequential test compares are remembered in memory only: after
 // a restart counting begins anew, and what was found so far holds.
+//
+// Besides the agent's Prometheus a metric may ask another one or any server over
+// HTTP, with a Secret of the Rollout's namespace that is read each time, or run a
+// Job for each look. A Job is named after its look, so that a restart finds it
+// instead of starting another one; it goes when the look is on record.
 package rollout

@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -53,23 +52,29 @@ func (r *readings) forget(rollout types.NamespacedName) {
 	delete(r.last, rollout)
 }
 
-// measure looks at metrics, all at once.
-func (r *Reconciler) measure(ctx context.Context, rollout *v1alpha1.Rollout, names []string, now time.Time) map[string]analysis.Look {
+// measure looks at metrics, all at once. recorded says that what is due stands in the status.
+func (r *Reconciler) measure(ctx context.Context, rollout *v1alpha1.Rollout, due analysis.Measure, now time.Time, recorded bool) map[string]analysis.Look {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxMeasuring, fmt.Errorf("no answer within %s", maxMeasuring))
 	defer cancel()
 	checks, looks := checksOf(rollout.Spec.Strategy), map[string]analysis.Look{}
 	var lock sync.Mutex
 	var all sync.WaitGroup
-	for _, name := range names {
+	for i, name := range due.Names {
 		check := checks[name]
 		if check == nil {
 			continue
 		}
 		all.Go(func() {
-			look, err := r.look(ctx, rollout, check, now)
+			var look analysis.Look
+			var err error
+			if check.Job != nil {
+				look, err = r.lookByJob(ctx, rollout, check, due.Due[i], recorded)
+			} else {
+				look, err = r.look(ctx, rollout, check, now)
+			}
 			look.At = now
 			if err != nil {
-				look.Unavailable = err.Error()
+				look.Unavailable, look.Pending = err.Error(), false
 			}
 			lock.Lock()
 			defer lock.Unlock()
@@ -82,11 +87,15 @@ func (r *Reconciler) measure(ctx context.Context, rollout *v1alpha1.Rollout, nam
 
 // look asks for one metric. An error means that there was no answer.
 func (r *Reconciler) look(ctx context.Context, rollout *v1alpha1.Rollout, check *v1alpha1.MetricCheck, now time.Time) (look analysis.Look, err error) {
-	meter := r.options.Meter
-	if meter == nil {
-		return look, errors.New("the agent knows no Prometheus (start it with --prometheus URL)")
-	}
 	canary, stable := queriesOf(rollout, check.Interval.Duration)
+	if check.HTTP != nil {
+		return r.lookByHTTP(ctx, rollout, check, canary, stable)
+	}
+	meter, done, err := r.meterOf(ctx, rollout, check)
+	if err != nil {
+		return look, err
+	}
+	defer func() { err = done(err) }()
 	switch {
 	case check.Range != nil:
 		look.Canary, err = meter.Values(ctx, canary.fill(check.Range.Query), now)
@@ -142,7 +151,7 @@ func queriesOf(rollout *v1alpha1.Rollout, interval time.Duration) (canary, stabl
 			services = append(services, service(one.Name))
 		}
 		return variables{
-			"canary": pods(canaryName(rollout)), "stable": pods(rollout.Spec.WorkloadRef.Name), "pods": pods(of),
+			"canary": pods(canaryName(rollout)), "stable": pods(rollout.Spec.WorkloadRef.Name), "pods": pods(of), "workload": of,
 			"service": "(" + strings.Join(services, "|") + ")", "namespace": rollout.Namespace, "interval": every,
 		}
 	}
@@ -155,43 +164,6 @@ func asksForServices(check *v1alpha1.MetricCheck) bool {
 	return slices.ContainsFunc(queries, func(query string) bool {
 		return slices.ContainsFunc(variable.FindAllStringSubmatch(query, -1), func(found []string) bool { return found[1] == "service" })
 	})
-}
-
-// queriesIn are the queries of a metric, and whether they are asked for both versions.
-func queriesIn(check *v1alpha1.MetricCheck) (queries []string, compares bool) {
-	switch {
-	case check.Range != nil:
-		return []string{check.Range.Query}, false
-	case check.Relative != nil:
-		return []string{check.Relative.Query}, true
-	case check.Errors != nil:
-		return []string{check.Errors.Total, check.Errors.Bad}, true
-	case check.Latency != nil:
-		return []string{check.Latency.Buckets}, true
-	}
-	return nil, false
-}
-
-// checkQueries refuses variables that nobody knows, and comparisons that would compare a version with itself.
-func checkQueries(check *v1alpha1.MetricCheck) error {
-	queries, compares := queriesIn(check)
-	known, _ := queriesOf(&v1alpha1.Rollout{}, time.Second)
-	for _, query := range queries {
-		used := map[string]bool{}
-		for _, found := range variable.FindAllStringSubmatch(query, -1) {
-			if _, is := known[found[1]]; !is {
-				return fmt.Errorf("query %q: {{%s}} is unknown (there are canary, stable, pods, service, namespace and interval)", query, found[1])
-			}
-			used[found[1]] = true
-		}
-		if compares && !used["pods"] && !used["service"] {
-			return fmt.Errorf("query %q: without {{pods}} or {{service}} it is the same for both versions", query)
-		}
-		if strings.Contains(variable.ReplaceAllString(query, ""), "{{") {
-			return fmt.Errorf("query %q: {{ without }}", query)
-		}
-	}
-	return nil
 }
 
 func keyOf(rollout *v1alpha1.Rollout) types.NamespacedName {

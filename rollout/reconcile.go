@@ -110,7 +110,8 @@ type pass struct {
 	state   analysis.State
 	o       analysis.Observation
 	wake    time.Time
-	failed  error // a Record could not be written
+	failed  error           // a Record could not be written
+	jobs    map[string]bool // of looks that are pending
 }
 
 // maxRounds bounds a pass: decide, look at pods or be refused, decide again.
@@ -143,7 +144,7 @@ func (p *pass) run(ctx context.Context) error {
 			return err
 		}
 		if !again {
-			return nil
+			return p.r.sweep(ctx, p.rollout, p.jobs)
 		}
 	}
 	return errors.New("undecided after several looks")
@@ -184,7 +185,8 @@ func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.
 		case analysis.Inspect:
 			p.o.Pods, again = p.r.inspect(ctx, p.rollout, p.state.Course), true
 		case analysis.Measure:
-			p.o.Looks, again = p.r.measure(ctx, p.rollout, e.Names, p.o.Now), true
+			p.o.Looks, again = p.r.measure(ctx, p.rollout, e, p.o.Now, p.failed == nil), true
+			p.waitsFor(e)
 		case analysis.WakeAt:
 			if p.wake.IsZero() || e.At.Before(p.wake) {
 				p.wake = e.At

@@ -22,6 +22,8 @@ type Options struct {
 	Events record.EventRecorder
 	// Meter measures; without one every metric is unavailable, which pauses.
 	Meter Meter
+	// Servers asks those that Rollouts name themselves; without it none of them answers.
+	Servers Servers
 	// Metrics is where the collectors are registered; nil for nowhere.
 	Metrics prometheus.Registerer
 	// Now is the clock; default time.Now.
@@ -56,6 +58,7 @@ type Reconciler struct {
 
 	readings readings
 	sizes    sizes
+	trials   trials
 	routes   routeWatches
 }
 

@@ -112,6 +112,7 @@ func (s *sizes) note(rollout types.NamespacedName, found size) {
 func (r *Reconciler) forget(rollout types.NamespacedName) {
 	r.metrics.forget(rollout)
 	r.readings.forget(rollout)
+	r.trials.forget(rollout)
 	r.sizes.Lock()
 	defer r.sizes.Unlock()
 	delete(r.sizes.of, rollout)

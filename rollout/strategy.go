@@ -99,7 +99,7 @@ func metricsOf(checks []v1alpha1.MetricCheck) ([]analysis.Metric, error) {
 func metricOf(check *v1alpha1.MetricCheck) analysis.Metric {
 	m := analysis.Metric{
 		Name: check.Name, InitialDelay: check.InitialDelay.Duration, Interval: check.Interval.Duration,
-		Count: int(check.Count), FailureLimit: int(check.FailureLimit), DryRun: check.DryRun,
+		Count: int(check.Count), FailureLimit: int(check.FailureLimit), DryRun: check.DryRun, Asks: asksFor(asked(check)),
 		OnInsufficientData: map[string]analysis.Insufficient{
 			v1alpha1.InsufficientProceed: analysis.Proceed, v1alpha1.InsufficientRollback: analysis.Rollback,
 		}[check.OnInsufficientData],
@@ -119,6 +119,8 @@ func metricOf(check *v1alpha1.MetricCheck) analysis.Metric {
 		m.Errors = testOf(check.Errors.SequentialOption)
 	case check.Latency != nil:
 		m.Latency = testOf(check.Latency.SequentialOption)
+	default:
+		m.Trial = check.Job != nil
 	}
 	return m
 }

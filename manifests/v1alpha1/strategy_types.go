@@ -142,12 +142,13 @@ type BlueGreenStrategy struct {
 	ScaleDownDelay metav1.Duration `json:"scaleDownDelay,omitempty"`
 }
 
-// MetricCheck measures again and again with the agent's Prometheus. In queries {{canary}} and {{stable}} become regular
-// expressions for the names of the pods of both versions, {{pods}} that of the version that is measured, {{namespace}}
-// the Rollout's, and {{interval}} the interval as Prometheus writes it. With a canary and Routes, {{service}} is one for the
-// names of the Services SERVICE-canary or SERVICE-stable of the version that is measured, for what a gateway counts.
+// MetricCheck measures again and again, with the agent's Prometheus where nothing else is given. In queries {{canary}} and
+// {{stable}} become regular expressions for the names of the pods of both versions, {{pods}} that of the version that is
+// measured, {{workload}} the name of its Deployment, {{namespace}} the Rollout's, and {{interval}} the interval as Prometheus
+// writes it. With a canary and Routes, {{service}} is one for the names of the Services SERVICE-canary or SERVICE-stable of
+// the version that is measured, for what a gateway counts.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.range), has(self.relative), has(self.errors), has(self.latency)].filter(given, given).size() == 1",message="give exactly one of range, relative, errors and latency"
+// +kubebuilder:validation:XValidation:rule="[has(self.range), has(self.relative), has(self.errors), has(self.latency), has(self.job)].filter(given, given).size() == 1",message="give exactly one of range, relative, errors, latency and job"
 type MetricCheck struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
@@ -164,6 +165,10 @@ type MetricCheck struct {
 	// Latency compares histograms of both versions by such a test.
 	// +optional
 	Latency *LatencyCheck `json:"latency,omitempty"`
+	// Job is run for each look.
+	// +optional
+	Job         *JobCheck `json:"job,omitempty"`
+	CheckSource `json:",inline"`
 
 	// InitialDelay is waited before the first look.
 	// +optional
@@ -175,7 +180,7 @@ type MetricCheck struct {
 	// +kubebuilder:default=5
 	// +kubebuilder:validation:Minimum=1
 	Count int32 `json:"count,omitempty"`
-	// FailureLimit is how many looks of range and relative may fail.
+	// FailureLimit is how many looks of range, relative and job may fail.
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	FailureLimit int32 `json:"failureLimit,omitempty"`
@@ -207,9 +212,9 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.min) || has(self.max)",message="give min, max or both"
 type RangeCheck struct {
-	// Query has one result.
-	// +kubebuilder:validation:MinLength=1
-	Query string `json:"query"`
+	// Query has one result. It is left out where http is asked.
+	// +optional
+	Query string `json:"query,omitempty"`
 	// +optional
 	Min *resource.Quantity `json:"min,omitempty"`
 	// +optional
@@ -220,9 +225,9 @@ type RangeCheck struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.above) || has(self.below)",message="give above, below or both"
 type RelativeCheck struct {
-	// Query is asked for both versions, by {{pods}} or {{service}}.
-	// +kubebuilder:validation:MinLength=1
-	Query string `json:"query"`
+	// Query is asked for both versions, by {{pods}} or {{service}}. It is left out where http is asked, for both versions, too.
+	// +optional
+	Query string `json:"query,omitempty"`
 	// +optional
 	Above *resource.Quantity `json:"above,omitempty"`
 	// +optional

@@ -3,6 +3,7 @@ package expression
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/cel-go/cel"
@@ -24,6 +25,15 @@ type Expression struct {
 
 // Compile checks that source is a condition over variables, which may hold anything. The error says where it is not.
 func Compile(source string, variables ...string) (*Expression, error) {
+	program, err := compile(source, "condition", variables, cel.BoolType)
+	if err != nil {
+		return nil, err
+	}
+	return &Expression{source: source, program: program}, nil
+}
+
+// compile checks that source is one of kinds, as far as that can be known.
+func compile(source, what string, variables []string, kinds ...*cel.Type) (cel.Program, error) {
 	if len(source) > maxLength {
 		return nil, fmt.Errorf("the expression has %d bytes, at most %d are allowed", len(source), maxLength)
 	}
@@ -39,14 +49,15 @@ func Compile(source string, variables ...string) (*Expression, error) {
 	if issues.Err() != nil {
 		return nil, fmt.Errorf("%q: %w", source, compact(issues.Err()))
 	}
-	if kind := ast.OutputType(); !kind.IsExactType(cel.BoolType) && !kind.IsExactType(cel.DynType) {
-		return nil, fmt.Errorf("%q: is a %s, not a condition", source, kind)
+	kind := ast.OutputType()
+	if !slices.ContainsFunc(append(kinds, cel.DynType), kind.IsExactType) {
+		return nil, fmt.Errorf("%q: is a %s, not a %s", source, kind, what)
 	}
 	program, err := env.Program(ast, cel.CostLimit(costLimit))
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", source, err)
 	}
-	return &Expression{source: source, program: program}, nil
+	return program, nil
 }
 
 // compact leaves the first line of an error of CEL: the others draw an arrow.

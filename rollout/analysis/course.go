@@ -81,7 +81,11 @@ type Arrange struct {
 }
 
 // Measure looks at the metrics with these names; Next is asked again with Observation.Looks.
-type Measure struct{ Names []string }
+type Measure struct {
+	Names []string
+	// Due is since when each of them is: it tells one look at a metric from the next.
+	Due []time.Time
+}
 
 func (Arrange) effect() {}
 func (Measure) effect() {}

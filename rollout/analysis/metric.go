@@ -8,7 +8,7 @@ import (
 )
 
 // Metric is one measurement by which a version is judged, again and again. It is judged by exactly one of Range,
-// Relative, Errors and Latency.
+// Relative, Errors, Latency and Trial.
 type Metric struct {
 	Name string
 	// Range holds the value of a query within bounds.
@@ -18,6 +18,10 @@ type Metric struct {
 	// Errors compares shares of bad requests, Latency histograms; both sequentially.
 	Errors  *Test
 	Latency *Test
+	// Trial has something run for each look, which ends well or not.
+	Trial bool
+	// Asks tells what is measured from what was before: with another one the Strategy is another, and starts over.
+	Asks string
 
 	// InitialDelay is waited before the first look, Interval between looks.
 	InitialDelay, Interval time.Duration
@@ -55,7 +59,7 @@ type Relative struct{ Above, Below *float64 }
 // Validate says what does not make sense.
 func (m Metric) Validate() error {
 	ways := 0
-	for _, given := range []bool{m.Range != nil, m.Relative != nil, m.Errors != nil, m.Latency != nil} {
+	for _, given := range []bool{m.Range != nil, m.Relative != nil, m.Errors != nil, m.Latency != nil, m.Trial} {
 		if given {
 			ways++
 		}
@@ -65,7 +69,7 @@ func (m Metric) Validate() error {
 	case m.Name == "":
 		err = errors.New("has no name")
 	case ways != 1:
-		err = fmt.Errorf("is judged in %d ways: give one of range, relative, errors and latency", ways)
+		err = fmt.Errorf("is judged in %d ways: give one of range, relative, errors, latency and job", ways)
 	case m.Range != nil && m.Range.Min == nil && m.Range.Max == nil:
 		err = errors.New("range without a bound: give min, max or both")
 	case m.Range != nil && !(or(m.Range.Min, math.Inf(-1)) <= or(m.Range.Max, math.Inf(1))):
@@ -80,7 +84,7 @@ func (m Metric) Validate() error {
 		err = errors.New("interval must be positive and initialDelay not negative")
 	case m.FailureLimit < 0 || m.ConsecutiveErrorLimit < 0 || m.InconclusiveLimit < 0:
 		err = errors.New("limits must not be negative")
-	case m.Range == nil && m.Relative == nil:
+	case m.test() != nil:
 		err = m.test().Validate()
 	}
 	if err != nil {
@@ -107,6 +111,8 @@ func (m Metric) test() *Test {
 // Look is the answer to one measurement.
 type Look struct {
 	At time.Time
+	// Pending says that the answer is still to come: the look goes on, and has not happened yet.
+	Pending bool
 	// Unavailable is why there was no answer: an outage, a timeout, a refusal.
 	Unavailable string
 	// Gap is why an answer says nothing, nil if it does.
@@ -116,6 +122,14 @@ type Look struct {
 	// Errors and Latency are disjoint increments, for a Test.
 	Errors  *Pair[Counts]
 	Latency *Pair[Buckets]
+	// Trial is how one ended.
+	Trial *Trial
+}
+
+// Trial is how something ended that was run to see whether the version is well.
+type Trial struct {
+	Well bool
+	Said string // for people
 }
 
 // Pair has the same of both versions.
@@ -148,7 +162,7 @@ func (m Metric) Due(t Tally) time.Time {
 // Take notes what a look showed. One that comes before it is due is not taken: looking more often must not use up
 // the Count sooner. Nor is one after the Metric has passed or failed.
 func (m Metric) Take(t Tally, l Look) Tally {
-	if l.At.Before(m.Due(t)) || m.done(t) {
+	if l.Pending || l.At.Before(m.Due(t)) || m.done(t) {
 		return t
 	}
 	t.Last = l.At
@@ -194,6 +208,9 @@ func (m Metric) hold(t Tally, l Look) (Tally, bool, *Gap) {
 		return m.holdErrors(t, *l.Errors)
 	case m.Latency != nil && l.Latency != nil:
 		return m.holdLatency(t, *l.Latency)
+	case m.Trial && l.Trial != nil:
+		t.Said = l.Trial.Said
+		return t, l.Trial.Well, nil
 	}
 	return t, false, gap(ReasonNoData, "nothing was measured")
 }

@@ -18,6 +18,7 @@ var (
 	inRange  = analysis.Metric{Name: "load", Range: &analysis.Range{Min: number(1), Max: number(5)}, Interval: time.Minute, Count: 3}
 	relative = analysis.Metric{Name: "cost", Relative: &analysis.Relative{Above: number(0.1), Below: number(0.5)}, Interval: time.Minute, Count: 2}
 	errs     = analysis.Metric{Name: "errors", Errors: &analysis.Test{Alpha: 0.05, Effect: 0.005, MinSamples: 100}, Interval: time.Minute, Count: 3}
+	trial    = analysis.Metric{Name: "smoke", Trial: true, Interval: time.Minute, Count: 2}
 	slow     = analysis.Metric{Name: "latency", Latency: &analysis.Test{Alpha: 0.05, Effect: 0.01, MinSamples: 100}, Interval: time.Minute, Count: 3}
 )
 
@@ -47,6 +48,7 @@ func insufficient(then analysis.Insufficient) func(*analysis.Metric) {
 //	e:3/100,9/900   bad requests of the canary and of the baseline, with how many there were
 //	l:3/100,9/900   those slower than 0.25 s
 //	odd        a histogram with other buckets than before
+//	well, ill  how a trial ended; pending: it has not
 //	again      the same as the last look, before it is due
 func TestJudgeOfOneMetric(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -199,6 +201,10 @@ func lookOf(t *testing.T, word string) analysis.Look {
 		return analysis.Look{Unavailable: "connection refused"}
 	case "reset":
 		return analysis.Look{Gap: &analysis.Gap{Reason: analysis.ReasonReset, Message: "counter x went from 9 to 1"}}
+	case "well", "ill":
+		return analysis.Look{Trial: &analysis.Trial{Well: kind == "well", Said: "Job x is " + kind}}
+	case "pending":
+		return analysis.Look{Pending: true}
 	case "none", "blank":
 		return analysis.Look{}
 	case "nan":

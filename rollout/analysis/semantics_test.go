@@ -191,6 +191,14 @@ var meanings = []meaning{
 	{"latency: too few", of(slow, proceed), "l:1/10,9/90 l:1/10,9/90 l:1/10,9/90", "Pass ProceededUnseen", stays, "the spec says so"},
 	{"latency: a pod restarted", slow, "reset", "Inconclusive MetricsInconclusive pause", stays, "what happened between is not known"},
 	{"latency: an outage", slow, "down", "Inconclusive MetricsUnavailable pause", stays, "nothing is known"},
+	{"job: completes", trial, "well well", "Pass MetricsPassed", stays, "as many as count asks for have completed"},
+	{"job: fails", trial, "well ill", "Fail JobFailed", reverts, "a program that was run against the version says so"},
+	{"job: a failure is allowed", of(trial, failures(1)), "ill well", "Pass MetricsPassed", stays, "failureLimit"},
+	{"job: runs on", trial, "pending pending +1h pending", "open", stays, "what has not ended is not a look"},
+	{"job: runs on, and completes", trial, "pending well pending pending well", "Pass MetricsPassed", stays, "however long each look took"},
+	{"job: neither ends nor fails in its time", trial, "pending down", "Inconclusive MetricsUnavailable pause", stays, "a pod that does not start, a node that goes: nothing is known"},
+	{"job: a number is no outcome", trial, "2", "Inconclusive MetricsInconclusive pause", stays, "nothing was measured"},
+
 	{"latency: an answer to something else", slow, "e:90/100,0/900", "Inconclusive MetricsInconclusive pause", stays, "nothing was measured"},
 }
 
@@ -229,7 +237,7 @@ func TestWhatLooksMean(t *testing.T) {
 func TestNothingIsNeverEvidence(t *testing.T) {
 	words := strings.Fields("down nan inf none two blank reset")
 	looks := occurrences(t, strings.Join(words, " "))
-	metrics := []analysis.Metric{inRange, of(inRange, within(nil, number(5)), failures(5)), relative, errs, slow}
+	metrics := []analysis.Metric{inRange, of(inRange, within(nil, number(5)), failures(5)), relative, errs, slow, trial}
 	tried := 0
 	for _, metric := range metrics {
 		for _, then := range []analysis.Insufficient{analysis.Pause, analysis.Proceed, analysis.Rollback} {

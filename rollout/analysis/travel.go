@@ -360,9 +360,9 @@ func (s *step) take() {
 }
 
 // due are the metrics to look at now; next is when that will be the case for any.
-func (s *step) due() (names []string, next time.Time) {
+func (s *step) due() (now Measure, next time.Time) {
 	if s.leaves() {
-		return nil, next
+		return now, next
 	}
 	metrics, tallies := s.watched()
 	for i, m := range metrics {
@@ -371,13 +371,13 @@ func (s *step) due() (names []string, next time.Time) {
 		}
 		at := m.Due(tallies[i])
 		if !at.After(s.o.Now) {
-			names = append(names, m.Name)
+			now.Names, now.Due = append(now.Names, m.Name), append(now.Due, at)
 		}
 		if next.IsZero() || at.Before(next) {
 			next = at
 		}
 	}
-	return names, next
+	return now, next
 }
 
 // onward lists what follows from the new State, as effects does for a workload alone.
@@ -394,12 +394,12 @@ func (s *step) onward(before State) []Effect {
 		effects = append(effects, Arrange{Arrangement: a, Regardless: s.failed()})
 	}
 	effects = append(effects, s.events...)
-	names, next := s.due()
+	measure, next := s.due()
 	switch {
 	case s.inspect:
 		return append(effects, Inspect{})
-	case len(names) > 0 && s.o.Looks == nil:
-		return append(effects, Measure{Names: names})
+	case len(measure.Names) > 0 && s.o.Looks == nil:
+		return append(effects, measure)
 	case !s.Settled() || some && !placed || s.Course.Canary != nil:
 		effects = append(effects, WakeAt{At: s.rouse(next)})
 	}

@@ -13,6 +13,7 @@ const (
 	ReasonOutOfRange    = "MetricOutOfRange"    // Fail
 	ReasonApart         = "ApartFromBaseline"   // Fail
 	ReasonWorse         = "WorseThanBaseline"   // Fail
+	ReasonTrial         = "JobFailed"           // Fail
 	ReasonUnavailable   = "MetricsUnavailable"  // Inconclusive, like all below
 	ReasonInconclusive  = "MetricsInconclusive" // too many answers that say nothing
 	ReasonInsufficient  = "InsufficientData"    // too few requests
@@ -26,6 +27,8 @@ func (m Metric) Judge(t Tally) Finding {
 		return fail(ReasonWorse, "metric %s: the canary is worse than the baseline: %s", m.Name, t.Said)
 	case t.Failed > m.FailureLimit && m.Relative != nil:
 		return fail(ReasonApart, "metric %s: %d of %d looks failed, the last: %s", m.Name, t.Failed, t.Passed+t.Failed, t.Said)
+	case t.Failed > m.FailureLimit && m.Trial:
+		return fail(ReasonTrial, "metric %s: %d of %d Jobs failed, the last: %s", m.Name, t.Failed, t.Passed+t.Failed, t.Said)
 	case t.Failed > m.FailureLimit:
 		return fail(ReasonOutOfRange, "metric %s: %d of %d looks failed, the last: %s", m.Name, t.Failed, t.Passed+t.Failed, t.Said)
 	case t.Errors > m.ConsecutiveErrorLimit:

@@ -23,6 +23,7 @@ import (
 	"github.com/slipway-cd/slipway/e2e/prometheus"
 	"github.com/slipway-cd/slipway/policy"
 	"github.com/slipway-cd/slipway/rollout/prom"
+	"github.com/slipway-cd/slipway/rollout/web"
 )
 
 // pair makes a certificate that is its own authority, for the server and for the client.
@@ -69,31 +70,31 @@ func TestRealServerWithCredentials(t *testing.T) {
 	trusted := x509.NewCertPool()
 	trusted.AppendCertsFromPEM(certificate)
 	ready := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted, Certificates: []tls.Certificate{client}}}}
-	web := "tls_server_config: {cert_file: tls.crt, key_file: tls.key, client_ca_file: tls.crt, client_auth_type: RequireAndVerifyClientCert}\n" +
+	config := "tls_server_config: {cert_file: tls.crt, key_file: tls.key, client_ca_file: tls.crt, client_auth_type: RequireAndVerifyClientCert}\n" +
 		fmt.Sprintf("basic_auth_users: {robin: %q}\n", hash)
-	server, err := prometheus.Start(t.Context(), prometheus.Options{Dir: dir, Web: web, Ready: ready, Log: t.Output()})
+	server, err := prometheus.Start(t.Context(), prometheus.Options{Dir: dir, Web: config, Ready: ready, Log: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Kill()
-	whole := prom.Access{CA: certificate, Certificate: certificate, Key: policy.NewSecret(string(key)), User: "robin", Password: policy.NewSecret("tell-nobody")}
+	whole := web.Access{CA: certificate, Certificate: certificate, Key: policy.NewSecret(string(key)), User: "robin", Password: policy.NewSecret("tell-nobody")}
 	for name, c := range map[string]struct {
-		change func(*prom.Access)
+		change func(*web.Access)
 		want   string // of the error, empty for none
 	}{
-		"all that is asked for": {func(*prom.Access) {}, ""},
-		"by the server's name":  {func(a *prom.Access) { a.ServerName = "metrics.example" }, ""},
-		"another server's name": {func(a *prom.Access) { a.ServerName = "other.example" }, "other.example"},
-		"no trust":              {func(a *prom.Access) { a.CA = nil }, "certificate"},
+		"all that is asked for": {func(*web.Access) {}, ""},
+		"by the server's name":  {func(a *web.Access) { a.ServerName = "metrics.example" }, ""},
+		"another server's name": {func(a *web.Access) { a.ServerName = "other.example" }, "other.example"},
+		"no trust":              {func(a *web.Access) { a.CA = nil }, "certificate"},
 		// A server says so after the handshake, and how much of that arrives is a matter of luck.
-		"no client certificate": {func(a *prom.Access) { a.Certificate, a.Key = nil, policy.Secret{} }, "prometheus https://"},
-		"no password":           {func(a *prom.Access) { a.User, a.Password = "", policy.Secret{} }, "401"},
-		"wrong password":        {func(a *prom.Access) { a.Password = policy.NewSecret("tell-nobody-else") }, "401"},
+		"no client certificate": {func(a *web.Access) { a.Certificate, a.Key = nil, policy.Secret{} }, "prometheus https://"},
+		"no password":           {func(a *web.Access) { a.User, a.Password = "", policy.Secret{} }, "401"},
+		"wrong password":        {func(a *web.Access) { a.Password = policy.NewSecret("tell-nobody-else") }, "401"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			access := whole
 			c.change(&access)
-			s := source(t, prom.Options{URL: "https://" + server.Address, Access: access})
+			s := source(t, prom.Options{URL: "https://" + server.Address, Transport: transport(t, access)})
 			got, err := s.Values(t.Context(), "vector(3)", time.Now())
 			switch {
 			case c.want == "" && (err != nil || len(got) != 1 || got[0] != 3):
@@ -113,9 +114,9 @@ func TestTokenAndHeaders(t *testing.T) {
 		fmt.Fprint(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"3"]}]}}`)
 	}))
 	defer proxy.Close()
-	s := source(t, prom.Options{URL: proxy.URL, Access: prom.Access{
+	s := source(t, prom.Options{URL: proxy.URL, Transport: transport(t, web.Access{
 		Bearer: policy.NewSecret("token"), Headers: map[string]policy.Secret{"X-Scope-OrgID": policy.NewSecret("fleet")},
-	}})
+	})})
 	if got, err := s.Values(t.Context(), "up", time.Now()); err != nil || len(got) != 1 || got[0] != 3 {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -124,21 +125,23 @@ func TestTokenAndHeaders(t *testing.T) {
 	}
 }
 
+func transport(t *testing.T, access web.Access) http.RoundTripper {
+	t.Helper()
+	client, err := access.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client.Transport()
+}
+
 func TestOptionsThatMakeNoSense(t *testing.T) {
-	certificate, _ := pair(t)
-	secret := policy.NewSecret("tell-nobody")
-	for want, options := range map[string]prom.Options{
-		"cannot be read":               {URL: "http://robin:tell-nobody@[::1"},
-		"not an http or https URL":     {URL: "localhost:9090"},
-		"do not belong into the URL":   {URL: "http://robin:tell-nobody@localhost:9090"},
-		"exclude each other":           {URL: "http://localhost", Access: prom.Access{Bearer: secret, User: "robin"}},
-		"password without a user":      {URL: "http://localhost", Access: prom.Access{Password: secret}},
-		"give both or neither":         {URL: "http://localhost", Access: prom.Access{Certificate: certificate}},
-		"no certificate in it":         {URL: "http://localhost", Access: prom.Access{CA: []byte("x")}},
-		"certificate and key: tls":     {URL: "http://localhost", Access: prom.Access{Certificate: certificate, Key: secret}},
-		"there is a bearer token or a": {URL: "http://localhost", Access: prom.Access{Bearer: secret, Headers: map[string]policy.Secret{"authorization": secret}}},
+	for want, address := range map[string]string{
+		"cannot be read":             "http://robin:tell-nobody@[::1",
+		"not an http or https URL":   "localhost:9090",
+		"do not belong into the URL": "http://robin:tell-nobody@localhost:9090",
 	} {
-		if _, err := prom.New(options); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "tell-nobody") {
+		if _, err := prom.New(prom.Options{URL: address}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "tell-nobody") {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

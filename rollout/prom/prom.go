@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -30,8 +31,8 @@ type Options struct {
 	URL string
 	// Timeout of one query; zero is DefaultTimeout. The server is told too, so that it gives up as well.
 	Timeout time.Duration
-	// Access is how the server is reached.
-	Access Access
+	// Transport is how the server is reached; nil is plain, without credentials, by the environment's proxies.
+	Transport http.RoundTripper
 }
 
 // Source is one Prometheus.
@@ -48,26 +49,63 @@ func New(options Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := options.Access.transport()
-	if err != nil {
-		return nil, fmt.Errorf("prometheus %s: %w", address.Redacted(), err)
+	closing := func() {}
+	if options.Transport == nil {
+		plain := http.DefaultTransport.(*http.Transport).Clone()
+		options.Transport, closing = plain, plain.CloseIdleConnections
 	}
 	client, err := api.NewClient(api.Config{Address: address.String(), Client: &http.Client{
-		Transport: options.Access.wrap(transport),
+		Transport: &bounded{options.Transport},
 		// credentials are for the server that was named, and for no other
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("prometheus %s: %w", address.Redacted(), err)
 	}
-	s := &Source{api: prometheus.NewAPI(client), name: address.Redacted(), timeout: options.Timeout, close: transport.CloseIdleConnections}
+	s := &Source{api: prometheus.NewAPI(client), name: address.Redacted(), timeout: options.Timeout, close: closing}
 	if s.timeout <= 0 {
 		s.timeout = DefaultTimeout
 	}
 	return s, nil
 }
 
-// Close ends connections that are kept open.
+// maxAnswer bounds what one answer may cost; thousands of series fit.
+const maxAnswer = 16 << 20
+
+// bounded bounds answers.
+type bounded struct{ next http.RoundTripper }
+
+func (b *bounded) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := b.next.RoundTrip(request)
+	if err == nil {
+		response.Body = http.MaxBytesReader(nil, response.Body, maxAnswer)
+	}
+	return response, err
+}
+
+func parse(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return nil, errors.New("prometheus: the URL cannot be read (write http://HOST:PORT)") // err quotes it, with what credentials it has
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return nil, fmt.Errorf("prometheus %s: not an http or https URL (write http://HOST:PORT)", u.Redacted())
+	case u.User != nil:
+		return nil, fmt.Errorf("prometheus %s: credentials do not belong into the URL (put them into a Secret)", u.Redacted())
+	}
+	return u, nil
+}
+
+// bare takes the address out of an error: the caller names the server.
+func bare(err error) error {
+	var at *url.Error
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
+}
+
+// Close ends connections that are kept open, except those of a Transport that was given.
 func (s *Source) Close() { s.close() }
 
 // Values are the results of a query at that time, one for each series, in the server's order.

@@ -16,6 +16,7 @@ import (
 	"github.com/slipway-cd/slipway/policy"
 	"github.com/slipway-cd/slipway/rollout/analysis"
 	"github.com/slipway-cd/slipway/rollout/prom"
+	"github.com/slipway-cd/slipway/rollout/web"
 )
 
 // shop is an application whose counters the test sets.
@@ -232,7 +233,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(answer)
 			defer server.Close()
-			s := source(t, prom.Options{URL: server.URL, Access: prom.Access{Bearer: policy.NewSecret("tell-nobody")}})
+			s := source(t, prom.Options{URL: server.URL, Transport: transport(t, web.Access{Bearer: policy.NewSecret("tell-nobody")})})
 			got, err := s.Values(t.Context(), "up", time.Now())
 			if err == nil || len(got) > 0 || strings.Contains(err.Error(), "tell-nobody") {
 				t.Errorf("%v, %v", got, err)

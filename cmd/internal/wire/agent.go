@@ -216,7 +216,7 @@ func addLoops(ctx context.Context, mgr manager.Manager, o AgentOptions, unfenced
 	if err != nil {
 		return err
 	}
-	rollouts, err := rollout.New(rollout.Options{Now: o.Now, Events: options.Events, Meter: meter, Metrics: metrics.Registry, Failpoint: failpoint})
+	rollouts, err := rollout.New(rollout.Options{Now: o.Now, Events: options.Events, Meter: meter, Servers: servers{}, Metrics: metrics.Registry, Failpoint: failpoint})
 	if err != nil {
 		return err
 	}

@@ -6,9 +6,6 @@ package deliver
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,9 +76,7 @@ func (s *Sender) Send(ctx context.Context, provider v1alpha1.NotificationProvide
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if !key.Empty() {
-		mac := hmac.New(sha256.New, []byte(key.Reveal()))
-		mac.Write(content)
-		headers.Set("X-Signature", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+		headers.Set("X-Signature", policy.Signature(key, content))
 	}
 	return s.post(ctx, address, headers, content)
 }
