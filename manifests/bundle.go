@@ -26,7 +26,8 @@ const (
 	AnnotationConfiguration = "slipway.dev/configuration"
 	// AnnotationOrder is on a Rollout: the JSON of a v1alpha1.RolloutOrder, what a person wants of it for a while.
 	AnnotationOrder = "slipway.dev/order"
-	// LabelCanary is on all that runs beside stable for a while, its pods too: the name of the workload.
+	// LabelCanary is on all that runs beside stable for a while, its pods too, and on the copies of configuration that the
+	// pods of a StatefulSet use: the name of the workload.
 	LabelCanary = "slipway.dev/canary-of"
 	// LabelCheck is on the Jobs that a Rollout runs to judge a version, and on their pods: the name of the Rollout.
 	LabelCheck = "slipway.dev/check-of"

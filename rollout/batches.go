@@ -18,7 +18,7 @@ func runsBeside(spec v1alpha1.Strategy) bool { return spec.Rolling == nil || inB
 // sharesPods says that stable shrinks as the canary grows.
 func sharesPods(rollout *v1alpha1.Rollout) bool {
 	spec := rollout.Spec.Strategy
-	return inBatches(spec) || spec.Canary != nil && !byRoutes(rollout)
+	return !byOrdinal(rollout) && (inBatches(spec) || spec.Canary != nil && !byRoutes(rollout))
 }
 
 func batchesOf(spec []v1alpha1.RollingBatch) (*analysis.Batches, error) {

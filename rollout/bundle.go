@@ -50,7 +50,7 @@ func (r *Reconciler) load(ctx context.Context, namespace string, bundle v1alpha1
 func inOrder(objects []*unstructured.Unstructured) []*unstructured.Unstructured {
 	sorted := slices.Clone(objects)
 	rank := func(object *unstructured.Unstructured) int {
-		if object.GetKind() == "Deployment" {
+		if isWorkload(object) {
 			return 1
 		}
 		return 0
@@ -96,7 +96,7 @@ func formOf(object *unstructured.Unstructured, application string, placed analys
 		annotations = map[string]string{}
 	}
 	annotations[manifests.AnnotationBundle] = placed.Bundle
-	if form.GetKind() == "Deployment" && placed.Failed != "" {
+	if isWorkload(form) && placed.Failed != "" {
 		annotations[manifests.AnnotationFailedBundle] = placed.Failed
 	}
 	form.SetAnnotations(annotations)

@@ -21,6 +21,17 @@
 // Where the Bundle has no number of pods, an autoscaler says stable's, and the
 // canary follows it; see adr/0002.
 //
+// A StatefulSet has one pod of each ordinal, so that nothing runs beside it: it
+// takes a new version in by its partition, at once or in batches, from the
+// highest ordinal down, and goes back to stable the same way. A version that
+// comes while another is half in place waits until that is out again. Its pods
+// use copies of their ConfigMaps and Secrets, named by content and kept for
+// stable and target, so that both go forward and back together; the objects
+// themselves stay stable's. On the way back, and while no version has passed
+// yet, pods of a version that is given up are deleted where they are not ready:
+// a StatefulSet that keeps the order would wait for them for ever. Its volumes
+// are never touched: what a version has written to them stays.
+//
 // What is stable keeps the names of its configuration: a pod of it that is not
 // replaced while the workload is updated may see the new version's ConfigMap.
 // With these strategies pods carry the digest of their configuration, so that

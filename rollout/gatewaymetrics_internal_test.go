@@ -20,7 +20,7 @@ func TestGatewayMetrics(t *testing.T) {
 			if err := checkQueries(asked(check)); err != nil {
 				t.Errorf("%s: %s: %v", gateway, check.Name, err)
 			}
-			if !asksForServices(asked(check)) {
+			if !asksBy(asked(check), "service") {
 				t.Errorf("%s: %s does not ask by {{service}}: versions could not be told apart", gateway, check.Name)
 			}
 		}

@@ -53,8 +53,12 @@ func (r *Reconciler) settle(ctx context.Context, rollout *v1alpha1.Rollout) ([]v
 	if no := (refused{}); err != nil && !errors.As(err, &no) && !apierrors.IsNotFound(err) {
 		return nil, err
 	}
-	if stable != nil && !alone(rollout) {
-		applied, err := r.settleBeside(ctx, rollout, o)
+	if byOrdinal(rollout) || stable != nil && !alone(rollout) {
+		settle := r.settleBeside
+		if byOrdinal(rollout) {
+			settle = r.settleOrdinals
+		}
+		applied, err := settle(ctx, rollout, o)
 		if apierrors.IsNotFound(err) {
 			r.options.Events.Eventf(rollout, corev1.EventTypeWarning, v1alpha1.ReasonDeleting, "cannot return to stable: %v", err)
 			return rollout.Status.Applied, nil

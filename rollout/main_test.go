@@ -117,6 +117,8 @@ type bed struct {
 	// strategy replaces rolling where it is set; meter is what metrics are measured with.
 	strategy map[string]any
 	meter    rollout.Meter
+	// kind of the workload, where it is no Deployment.
+	kind string
 	// routes are what the Rollout names.
 	routes []any
 }
@@ -306,6 +308,9 @@ func (b *bed) applyRollout(deadline time.Duration, bundle *v1alpha1.BundleRef) *
 	}
 	if b.strategy != nil {
 		spec["strategy"], spec["services"] = b.strategy, []any{map[string]any{"name": "web"}}
+	}
+	if b.kind != "" {
+		spec["workloadRef"] = map[string]any{"kind": b.kind, "name": "web"}
 	}
 	if b.routes != nil {
 		spec["routes"] = b.routes

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -138,32 +137,22 @@ func (v variables) fill(query string) string {
 // queriesOf are the variables of queries about the canary and about stable. Names of pods are matched whole, so that
 // those of NAME do not match NAME-canary's.
 func queriesOf(rollout *v1alpha1.Rollout, interval time.Duration) (canary, stable variables) {
-	pods := func(deployment string) string {
-		return strings.ReplaceAll(deployment, ".", "[.]") + "-[a-z0-9]+-[a-z0-9]+"
-	}
+	news, olds := podsOf(rollout)
 	every := fmt.Sprintf("%dms", interval.Milliseconds())
 	if interval%time.Second == 0 {
 		every = fmt.Sprintf("%ds", interval/time.Second)
 	}
-	with := func(of string, service func(string) string) variables {
+	with := func(pods, workload string, service func(string) string) variables {
 		var services []string
 		for _, one := range rollout.Spec.Services {
 			services = append(services, service(one.Name))
 		}
 		return variables{
-			"canary": pods(canaryName(rollout)), "stable": pods(rollout.Spec.WorkloadRef.Name), "pods": pods(of), "workload": of,
+			"canary": news, "stable": olds, "pods": pods, "workload": workload,
 			"service": "(" + strings.Join(services, "|") + ")", "namespace": rollout.Namespace, "interval": every,
 		}
 	}
-	return with(canaryName(rollout), gateway.Canary), with(rollout.Spec.WorkloadRef.Name, gateway.Stable)
-}
-
-// asksForServices says that a metric is about what a gateway counts.
-func asksForServices(check *v1alpha1.MetricCheck) bool {
-	queries, _ := queriesIn(check)
-	return slices.ContainsFunc(queries, func(query string) bool {
-		return slices.ContainsFunc(variable.FindAllStringSubmatch(query, -1), func(found []string) bool { return found[1] == "service" })
-	})
+	return with(news, canaryName(rollout), gateway.Canary), with(olds, rollout.Spec.WorkloadRef.Name, gateway.Stable)
 }
 
 func keyOf(rollout *v1alpha1.Rollout) types.NamespacedName {

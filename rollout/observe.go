@@ -33,16 +33,21 @@ func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout 
 		Now:      r.options.Now(),
 		Target:   rollout.Spec.Bundle,
 		Deadline: rollout.Spec.Strategy.ProgressDeadline(),
-		Workload: observeWorkload(ctx, reader, rollout.Namespace, rollout.Spec.WorkloadRef.Name),
+		Workload: observeOwn(ctx, reader, rollout),
 		Strategy: strategy,
 		Canary:   analysis.Workload{Knowledge: analysis.Absent},
 	}
 	if err != nil || strategy == (analysis.Strategy{}) && alone(rollout) {
 		return o, err
 	}
+	o.Approval, o.Order, o.Asked = approvalOf(rollout), orderOf(rollout), askedOf(rollout)
+	if byOrdinal(rollout) {
+		o.Traffic.Knowledge = analysis.Absent
+		o.Size, o.Scaled, err = r.size(ctx, reader, rollout, o)
+		return o, err
+	}
 	o.Canary = observeWorkload(ctx, reader, rollout.Namespace, canaryName(rollout))
 	o.Traffic, err = observeTraffic(ctx, reader, rollout)
-	o.Approval, o.Order, o.Asked = approvalOf(rollout), orderOf(rollout), askedOf(rollout)
 	if err != nil {
 		return o, err
 	}
@@ -245,13 +250,18 @@ func specFields(e metav1.ManagedFieldsEntry) string {
 	return strings.Join(names, ", ")
 }
 
-// metadataOf reads metadata; a Deployment whole from the cache, which has no other form of it.
+// metadataOf reads metadata; a workload whole from the cache, which has no other form of it.
 func metadataOf(ctx context.Context, reader client.Reader, ref manifests.Ref, version string) (metav1.ObjectMeta, error) {
 	key := client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}
 	if ref.Group == appsv1.GroupName && ref.Kind == "Deployment" {
 		var deployment appsv1.Deployment
 		err := reader.Get(ctx, key, &deployment)
 		return deployment.ObjectMeta, err
+	}
+	if ref.Group == appsv1.GroupName && ref.Kind == "StatefulSet" {
+		var set appsv1.StatefulSet
+		err := reader.Get(ctx, key, &set)
+		return set.ObjectMeta, err
 	}
 	if ref.Group == gateway.Group {
 		version = routeVersion // there is one watch, whichever version stands in Git

@@ -26,6 +26,13 @@ const annotationRevision = "deployment.kubernetes.io/revision"
 // inspect lists the pods that course is about from the API server: new and old ones of the workload, or those of the
 // canary and those of stable.
 func (r *Reconciler) inspect(ctx context.Context, rollout *v1alpha1.Rollout, course analysis.Course) *analysis.Pods {
+	if byOrdinal(rollout) {
+		pods, err := r.podsByOrdinal(ctx, rollout)
+		if err != nil {
+			return &analysis.Pods{Unknown: err.Error()}
+		}
+		return pods
+	}
 	pods, err := r.listPods(ctx, rollout.Namespace, rollout.Spec.WorkloadRef.Name)
 	if err != nil {
 		return &analysis.Pods{Unknown: err.Error()}
@@ -78,29 +85,12 @@ func (r *Reconciler) listPods(ctx context.Context, namespace, name string) (*ana
 	if err := r.direct.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}, client.Limit(maxPods)); err != nil {
 		return nil, err
 	}
-	pods, nodes := &analysis.Pods{}, map[string]bool{}
-	for i := range list.Items {
-		pod := &list.Items[i]
-		owner := metav1.GetControllerOf(pod)
-		if owner == nil || pod.DeletionTimestamp != nil {
-			continue
+	return r.sorted(ctx, list.Items, func(pod *corev1.Pod) (isNew, ours bool) {
+		if owner := metav1.GetControllerOf(pod); owner != nil {
+			isNew, ours = newest[owner.Name]
 		}
-		isNew, ours := newest[owner.Name]
-		if !ours {
-			continue
-		}
-		r.censor(ctx, pod)
-		seen := podOf(pod, r.options.Now())
-		if !seen.Ready && seen.Scheduled {
-			seen.NodeNotReady = r.nodeNotReady(ctx, pod.Spec.NodeName, nodes)
-		}
-		if isNew {
-			pods.New = append(pods.New, seen)
-		} else {
-			pods.Old = append(pods.Old, seen)
-		}
-	}
-	return pods, nil
+		return isNew, ours
+	}), nil
 }
 
 // nodeNotReady asks for each node once. A node that cannot be read may be

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,6 +91,14 @@ func checkSource(check *v1alpha1.MetricCheck) error {
 		return fmt.Errorf("http: value: %w", err)
 	}
 	return nil
+}
+
+// asksBy says that a metric uses a variable.
+func asksBy(check *v1alpha1.MetricCheck, name string) bool {
+	queries, _ := queriesIn(check)
+	return slices.ContainsFunc(queries, func(query string) bool {
+		return slices.ContainsFunc(variable.FindAllStringSubmatch(query, -1), func(found []string) bool { return found[1] == name })
+	})
 }
 
 // asksFor is the digest of what a metric measures: what was seen of something else must not count for it.

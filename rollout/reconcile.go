@@ -86,7 +86,7 @@ func (r *Reconciler) quiet(ctx context.Context, cached *v1alpha1.Rollout) (time.
 	}
 	want := ""
 	if a, beside := analysis.Arranged(next, o); beside {
-		want = arrangedAs(a, o)
+		want = arrangedAs(cached, a, o)
 	} else if _, placed, some := next.Want(); some {
 		want = placed.Bundle
 	}
@@ -182,6 +182,10 @@ func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.
 			again = !p.arrange(ctx, e.Arrangement) || again
 		case analysis.Tell:
 			p.tell(e)
+		case analysis.Evict:
+			if err := p.evict(ctx, e.Pods); err != nil {
+				return false, err
+			}
 		case analysis.Inspect:
 			p.o.Pods, again = p.r.inspect(ctx, p.rollout, p.state.Course), true
 		case analysis.Measure:
@@ -214,12 +218,20 @@ func (p *pass) record(ctx context.Context, judged bool) {
 // apply puts a Bundle in place and notes what there is to compare with. It is
 // false when the Bundle was refused, which Next has to know.
 func (p *pass) apply(ctx context.Context, bundle v1alpha1.BundleRef, placed analysis.Placed) bool {
+	if byOrdinal(p.rollout) { // only the first version comes this way
+		a := analysis.Arrangement{Stable: bundle, Placed: placed, StableReplicas: p.o.Size}
+		return p.place(ctx, bundle, placed.Bundle, func() ([]v1alpha1.AppliedObject, error) { return p.r.arrangeOrdinals(ctx, p.rollout, a, p.o) })
+	}
 	return p.place(ctx, bundle, placed.Bundle, func() ([]v1alpha1.AppliedObject, error) { return p.r.apply(ctx, p.rollout, bundle, placed) })
 }
 
 // arrange is apply for a Bundle beside stable.
 func (p *pass) arrange(ctx context.Context, a analysis.Arrangement) bool {
-	return p.place(ctx, a.Stable, arrangedAs(a, p.o), func() ([]v1alpha1.AppliedObject, error) { return p.r.arrange(ctx, p.rollout, a, p.o) })
+	arrange := p.r.arrange
+	if byOrdinal(p.rollout) {
+		arrange = p.r.arrangeOrdinals
+	}
+	return p.place(ctx, a.Stable, arrangedAs(p.rollout, a, p.o), func() ([]v1alpha1.AppliedObject, error) { return arrange(ctx, p.rollout, a, p.o) })
 }
 
 func (p *pass) place(ctx context.Context, bundle v1alpha1.BundleRef, as string, do func() ([]v1alpha1.AppliedObject, error)) bool {
@@ -281,7 +293,7 @@ func (p *pass) heal(ctx context.Context) {
 		return
 	}
 	if a, beside := analysis.Arranged(p.state, p.o); beside {
-		if drifts, complete := p.r.drifted(ctx, p.r.direct, p.rollout, arrangedAs(a, p.o)); !complete || len(drifts) > 0 {
+		if drifts, complete := p.r.drifted(ctx, p.r.direct, p.rollout, arrangedAs(p.rollout, a, p.o)); !complete || len(drifts) > 0 {
 			p.arrange(ctx, a)
 		}
 		return

@@ -84,7 +84,10 @@ func (r *Reconciler) replicasOf(ctx context.Context, rollout *v1alpha1.Rollout, 
 	}
 	found := size{bundle: bundle.Digest}
 	for _, object := range objects {
-		if replicas, is, _ := unstructured.NestedInt64(object.Object, "spec", "replicas"); is && object.GetKind() == "Deployment" {
+		if err := unfit(object); err != nil {
+			return nil, err
+		}
+		if replicas, is, _ := unstructured.NestedInt64(object.Object, "spec", "replicas"); is && isWorkload(object) {
 			found.replicas = new(int32(replicas))
 		}
 	}

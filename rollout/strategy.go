@@ -15,6 +15,8 @@ func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
 	spec, s := rollout.Spec.Strategy, analysis.Strategy{}
 	var err error
 	switch {
+	case byOrdinal(rollout):
+		s.Rolling, err = ordinalsOf(spec)
 	case spec.Canary != nil && len(rollout.Spec.Routes) > 0 && len(rollout.Spec.Services) == 0:
 		err = errors.New("canary: spec.services is missing: Routes share out the traffic of Services")
 	case spec.Canary != nil:
@@ -29,8 +31,12 @@ func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
 		err = errors.New("give one of rolling, canary and blueGreen")
 	}
 	for _, check := range checksOf(spec) {
-		if err == nil && asksForServices(check) && !byRoutes(rollout) {
+		switch {
+		case err != nil:
+		case asksBy(check, "service") && !byRoutes(rollout):
 			err = fmt.Errorf("metric %q: {{service}} needs a canary and spec.routes (else ask by {{pods}})", check.Name)
+		case asksBy(check, "workload") && byOrdinal(rollout):
+			err = fmt.Errorf("metric %q: {{workload}}: both versions are in the one StatefulSet (ask by {{pods}})", check.Name)
 		}
 	}
 	if err == nil {

@@ -43,7 +43,7 @@ func newCache(mgr ctrl.Manager) (cache.Cache, error) {
 	return own, mgr.Add(own)
 }
 
-// reduce drops what is not looked at: the fields of other managers, and the pods of Deployments.
+// reduce drops what is not looked at: the fields of other managers, and the pods of workloads.
 func reduce(object any) (any, error) {
 	meta, is := object.(metav1.Object)
 	if !is {
@@ -65,10 +65,13 @@ func reduce(object any) (any, error) {
 	if deployment, is := object.(*appsv1.Deployment); is {
 		deployment.Spec = appsv1.DeploymentSpec{Replicas: deployment.Spec.Replicas, Paused: deployment.Spec.Paused}
 	}
+	if set, is := object.(*appsv1.StatefulSet); is {
+		set.Spec = appsv1.StatefulSetSpec{Replicas: set.Spec.Replicas, UpdateStrategy: set.Spec.UpdateStrategy, Ordinals: set.Spec.Ordinals}
+	}
 	return object, nil
 }
 
-// bundleKinds are the kinds besides the Deployment and Routes that a Bundle may have; metadata is all that is kept of them.
+// bundleKinds are the kinds besides the workload and Routes that a Bundle may have; metadata is all that is kept of them.
 func bundleKinds() []metav1.TypeMeta {
 	return []metav1.TypeMeta{
 		{APIVersion: "v1", Kind: "Service"},
@@ -79,7 +82,10 @@ func bundleKinds() []metav1.TypeMeta {
 
 // sources wake a Rollout when its workload or an object of its Bundle changes.
 func (r *Reconciler) sources(own cache.Cache) []source.Source {
-	sources := []source.Source{source.Kind(own, client.Object(&appsv1.Deployment{}), handler.EnqueueRequestsFromMapFunc(r.owners))}
+	sources := []source.Source{
+		source.Kind(own, client.Object(&appsv1.Deployment{}), handler.EnqueueRequestsFromMapFunc(r.owners)),
+		source.Kind(own, client.Object(&appsv1.StatefulSet{}), handler.EnqueueRequestsFromMapFunc(r.owners)),
+	}
 	for _, kind := range bundleKinds() {
 		object := &metav1.PartialObjectMetadata{TypeMeta: kind}
 		sources = append(sources, source.Kind(own, client.Object(object), r.ofApplied(kind.Kind)))
@@ -126,7 +132,7 @@ func (r *Reconciler) ofApplied(kind string) handler.EventHandler {
 	})
 }
 
-// owners are the Rollouts of a Deployment.
+// owners are the Rollouts of a workload.
 func (r *Reconciler) owners(ctx context.Context, object client.Object) []reconcile.Request {
 	return r.rollouts(ctx, object.GetNamespace(), indexWorkload, object.GetName())
 }

@@ -95,7 +95,7 @@ func rolloutOrderCommand(g *globals, abort bool, cmd *cobra.Command) *cobra.Comm
 func canBeOrdered(rollout *v1alpha1.Rollout) error {
 	phase := rollout.Status.Phase
 	switch {
-	case rollout.Spec.Strategy.Rolling != nil && len(rollout.Spec.Strategy.Rolling.Batches) == 0:
+	case rollout.Spec.WorkloadRef.Kind != "StatefulSet" && rollout.Spec.Strategy.Rolling != nil && len(rollout.Spec.Strategy.Rolling.Batches) == 0:
 		return errors.New("with the strategy rolling and no batches the Deployment is in charge (slipway suspend, or kubectl rollout pause)")
 	case phase != v1alpha1.PhaseProgressing && phase != v1alpha1.PhasePaused || rollout.Status.Target == nil || rollout.Status.Stable == nil:
 		return fmt.Errorf("it is %s: no version is coming in beside a stable one", or(string(phase)))

@@ -35,22 +35,27 @@ type RolloutSpec struct {
 	Bundle *BundleRef `json:"bundle,omitempty"`
 }
 
-// WorkloadRef names a Deployment of the same namespace.
+// WorkloadRef names a Deployment or StatefulSet of the same namespace. A StatefulSet has one pod of each ordinal: it takes a
+// new version in itself (strategy rolling), from the highest ordinal down, and its pods use copies of their ConfigMaps and
+// Secrets that go forward and back with them.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.kind) == has(oldSelf.kind) && (!has(self.kind) || self.kind == oldSelf.kind)",message="the kind of the workload cannot change (give the Rollout of the other one another name)"
 type WorkloadRef struct {
-	// +kubebuilder:validation:Enum=Deployment
+	// +kubebuilder:validation:Enum=Deployment;StatefulSet
 	// +kubebuilder:default=Deployment
 	Kind string `json:"kind,omitempty"`
 	// +kubebuilder:validation:MinLength=1
 	Name string `json:"name"`
 }
 
-// RollingStrategy lets the Deployment replace its pods, all at once or in batches, and watches the clock.
+// RollingStrategy lets the workload replace its pods, all at once or in batches, and watches the clock.
 type RollingStrategy struct {
 	// ProgressDeadline is how long the new version may take until all of its replicas are available; with batches that is for each.
 	// +kubebuilder:default="5m"
 	ProgressDeadline metav1.Duration `json:"progressDeadline,omitempty"`
-	// Batches bring the new version in as the Deployment NAME-canary: the pods of a batch come before as many of the
-	// others go. They send no traffic: Services reach the pods of both.
+	// Batches bring the new version of a Deployment in as the Deployment NAME-canary: the pods of a batch come before as
+	// many of the others go. A StatefulSet replaces the pods with the highest ordinals. Services reach the pods of both
+	// versions.
 	// +kubebuilder:validation:MaxItems=20
 	// +optional
 	Batches []RollingBatch `json:"batches,omitempty"`

@@ -11,7 +11,7 @@ import (
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.rolling), has(self.canary), has(self.blueGreen)].filter(given, given).size() == 1",message="give exactly one of rolling, canary and blueGreen"
 type Strategy struct {
-	// Rolling lets the Deployment replace its pods.
+	// Rolling lets the workload replace its pods. It is the one for a StatefulSet.
 	// +optional
 	Rolling *RollingStrategy `json:"rolling,omitempty"`
 	// Canary runs the new version beside the old one and gives it more and more of the pods.

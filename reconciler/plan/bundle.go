@@ -103,8 +103,8 @@ func workloadOf(set manifests.Set, ref manifests.Ref, rollout v1alpha1.Rollout) 
 	if kind == "" {
 		kind = "Deployment"
 	}
-	if kind != "Deployment" {
-		return manifests.Ref{}, fmt.Errorf("%s: spec.workloadRef.kind %s is not supported (use a Deployment)", ref, kind)
+	if kind != "Deployment" && kind != "StatefulSet" {
+		return manifests.Ref{}, fmt.Errorf("%s: spec.workloadRef.kind %s is not supported (use a Deployment or StatefulSet)", ref, kind)
 	}
 	workload := manifests.Ref{Group: "apps", Kind: kind, Namespace: ref.Namespace, Name: rollout.Spec.WorkloadRef.Name}
 	if set.Find(workload) == nil {

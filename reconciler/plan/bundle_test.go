@@ -73,6 +73,29 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// A StatefulSet is moved with what it uses, also where a Deployment has its name.
+func TestCutOfAStatefulSet(t *testing.T) {
+	bundles, bundled, err := plan.Cut(parseSet(t, `
+{apiVersion: slipway.dev/v1alpha1, kind: Rollout, metadata: {name: store, namespace: shop}, spec: {workloadRef: {kind: StatefulSet, name: web}}}
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: web, namespace: shop}, spec: {template: {spec: {containers: [{name: web, envFrom: [{configMapRef: {name: store}}]}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: store, namespace: shop}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, object := range bundles[0].Objects {
+		got = append(got, manifests.RefOf(object).String())
+	}
+	if want := []string{"ConfigMap shop/store", "apps/StatefulSet shop/web"}; len(bundles) != 1 || len(bundled) != 2 || !slices.Equal(got, want) {
+		t.Errorf("bundles %d, bundled %v, objects %q", len(bundles), bundled, got)
+	}
+}
+
 func TestCutDigestFollowsTheBundleAlone(t *testing.T) {
 	content, err := os.ReadFile("testdata/bundle.yaml")
 	if err != nil {
@@ -131,7 +154,7 @@ func TestCutRefuses(t *testing.T) {
 			deployment + rollout("a", "{workloadRef: {name: web}}") + rollout("b", "{workloadRef: {name: web}}"),
 			"Rollout shop/b: apps/Deployment shop/web is moved by slipway.dev/Rollout shop/a already",
 		},
-		"other kind": {deployment + rollout("web", "{workloadRef: {kind: StatefulSet, name: web}}"), "StatefulSet is not supported"},
+		"other kind": {deployment + rollout("web", "{workloadRef: {kind: DaemonSet, name: web}}"), "DaemonSet is not supported"},
 		"bad spec":   {deployment + rollout("web", "{workloadRef: [web]}"), "slipway.dev/Rollout shop/web: "},
 	} {
 		t.Run(name, func(t *testing.T) {

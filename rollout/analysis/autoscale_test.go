@@ -19,7 +19,7 @@ type elastic struct {
 // scales is what the autoscaler does; then all comes to rest.
 func (e *elastic) scales(size int32) {
 	e.Helper()
-	e.o.Size, e.o.Workload = size, berth{e.o.Workload.Placed, size, size, size}.workload()
+	e.o.Size, e.o.Workload = size, berth{Placed: e.o.Workload.Placed, Wanted: size, Updated: size, Available: size}.workload()
 	for range 20 {
 		next, effects := analysis.Next(e.state, e.o)
 		e.state = next
@@ -36,7 +36,7 @@ func (e *elastic) scales(size int32) {
 			}
 			e.o.Workload.Placed, e.o.Canary = a.Placed, analysis.Workload{Knowledge: analysis.Absent}
 			if a.Canary != nil {
-				e.o.Canary = berth{analysis.Placed{Bundle: a.Canary.Digest}, a.CanaryReplicas, a.CanaryReplicas, a.CanaryReplicas}.workload()
+				e.o.Canary = berth{Placed: analysis.Placed{Bundle: a.Canary.Digest}, Wanted: a.CanaryReplicas, Updated: a.CanaryReplicas, Available: a.CanaryReplicas}.workload()
 			}
 			if e.routed {
 				e.o.Traffic.Weight = a.Weight

@@ -142,6 +142,9 @@ func (s State) arrangement(c course, o Observation) (Arrangement, bool) {
 	if s.Course.Canary == nil || s.leaves() && s.Course.Weight == 0 {
 		return a, true
 	}
+	if c.ordinal {
+		return s.byOrdinal(c, o, a), true
+	}
 	a.Canary, a.Weight = s.Course.Canary, s.affordable(c, o)
 	switch {
 	case s.leaves():
@@ -169,6 +172,8 @@ func Arranged(s State, o Observation) (Arrangement, bool) {
 // inPlace compares a with what is there. What is not known is not in place.
 func (a Arrangement) inPlace(c course, o Observation) bool {
 	switch {
+	case c.ordinal:
+		return a.partitioned(o.Workload)
 	case o.Workload.Knowledge != Present || o.Workload.Placed != a.Placed || o.Workload.Wanted != a.StableReplicas:
 		return false
 	case c.routed && (o.Traffic.Knowledge != Present || o.Traffic.Weight != a.Weight || o.Traffic.Header != a.Header || o.Traffic.Mixed):

@@ -46,7 +46,7 @@ func TestTrail(t *testing.T) {
 	stable := bundle("good")
 	start := harbour{
 		State:  analysis.State{Phase: v1alpha1.PhaseHealthy, Stable: &stable, Target: &stable},
-		Stable: berth{analysis.Placed{Bundle: "digest-good"}, berths, berths, berths},
+		Stable: berth{Placed: analysis.Placed{Bundle: "digest-good"}, Wanted: berths, Updated: berths, Available: berths},
 	}.shift(0)
 	for _, test := range []struct{ strategy, asked, want string }{
 		{"canary", "good2", "Started 0 0%, Header 0 0%, Weight 1 25%, Pause 2 25%, Analysis 3 25%, Weight 4 25%, Weight 4 100%, Promoting 5 100%, Passed 5 100%"},
@@ -75,8 +75,8 @@ func TestTrailIsBounded(t *testing.T) {
 	}
 	o := analysis.Observation{
 		Now: epoch, Target: &target, Deadline: deadline, Strategy: courses()["canary"], Size: berths,
-		Workload: berth{analysis.Placed{Bundle: "digest-good"}, berths, berths, berths}.workload(),
-		Canary:   berth{analysis.Placed{Bundle: "digest-good2"}, 1, 1, 1}.workload(),
+		Workload: berth{Placed: analysis.Placed{Bundle: "digest-good"}, Wanted: berths, Updated: berths, Available: berths}.workload(),
+		Canary:   berth{Placed: analysis.Placed{Bundle: "digest-good2"}, Wanted: 1, Updated: 1, Available: 1}.workload(),
 		Traffic:  analysis.Traffic{Knowledge: analysis.Present},
 	}
 	next, _ := analysis.Next(s, o)
@@ -108,8 +108,8 @@ func TestMetricEvidence(t *testing.T) {
 	}
 	o := analysis.Observation{
 		Now: epoch, Target: &target, Deadline: deadline, Strategy: strategy, Size: berths, Asked: asked,
-		Workload: berth{analysis.Placed{Bundle: "digest-good"}, berths, berths, berths}.workload(),
-		Canary:   berth{analysis.Placed{Bundle: "digest-good2"}, 1, 1, 1}.workload(),
+		Workload: berth{Placed: analysis.Placed{Bundle: "digest-good"}, Wanted: berths, Updated: berths, Available: berths}.workload(),
+		Canary:   berth{Placed: analysis.Placed{Bundle: "digest-good2"}, Wanted: 1, Updated: 1, Available: 1}.workload(),
 		Traffic:  analysis.Traffic{Knowledge: analysis.Present, Weight: 25},
 		Looks: map[string]analysis.Look{
 			"load":   {At: epoch, Canary: []float64{1}},
@@ -138,7 +138,7 @@ func wayOf(t *testing.T, strategy analysis.Strategy) string {
 	stable, target := bundle("good"), bundle("good2")
 	next, _ := analysis.Next(analysis.State{Phase: v1alpha1.PhaseHealthy, Stable: &stable, Target: &stable}, analysis.Observation{
 		Now: epoch, Target: &target, Strategy: strategy, Size: berths, Canary: analysis.Workload{Knowledge: analysis.Absent},
-		Workload: berth{analysis.Placed{Bundle: "digest-good"}, berths, berths, berths}.workload(), Traffic: analysis.Traffic{Knowledge: analysis.Present},
+		Workload: berth{Placed: analysis.Placed{Bundle: "digest-good"}, Wanted: berths, Updated: berths, Available: berths}.workload(), Traffic: analysis.Traffic{Knowledge: analysis.Present},
 	})
 	if next.Course.Way == "" {
 		t.Fatalf("no course: %+v", next)

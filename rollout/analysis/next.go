@@ -40,6 +40,7 @@ func Next(s State, o Observation) (State, []Effect) {
 	case v1alpha1.PhaseReturning:
 		step.returning()
 	}
+	step.unblock()
 	return step.State, step.effects(s)
 }
 
@@ -61,6 +62,8 @@ type step struct {
 	way     course
 	events  []Effect
 	inspect bool
+	// blocking are pods to evict.
+	blocking []string
 }
 
 // retarget takes over what spec asks for. A spec without a Bundle is no news.
@@ -223,7 +226,7 @@ func (s *step) effects(before State) []Effect {
 	if place && (s.o.Refusal == nil || retry) {
 		effects = append(effects, Apply{Bundle: bundle, Placed: want, Regardless: s.failed()})
 	}
-	effects = append(effects, s.events...)
+	effects = append(append(effects, s.events...), s.evictions()...)
 	if s.inspect {
 		return append(effects, Inspect{})
 	}

@@ -64,7 +64,7 @@ const (
 	Present
 )
 
-// Workload is a Deployment as the API server has it.
+// Workload is a Deployment or StatefulSet as the API server has it.
 type Workload struct {
 	Knowledge Knowledge
 	Why       string // it is Unknown
@@ -76,16 +76,21 @@ type Workload struct {
 	Replicas  int32 // of all versions
 	Updated   int32
 	Available int32 // of all versions
+	// Partition is how many pods are to keep the version before, those with the lowest ordinals; zero for a Deployment.
+	Partition int32
+	// First is the lowest ordinal; zero for a Deployment.
+	First int32
 	// Creation is why pods cannot be created (condition ReplicaFailure), empty if they can.
 	Creation string
 }
 
-// complete says that all replicas are of the newest version and available, and none of another version is left.
+// complete says that all replicas are of the newest version, but for those that are to keep another, and available, and none
+// is left over.
 func (w Workload) complete() bool {
 	if w.Knowledge != Present || !w.Current {
 		return false
 	}
-	return w.Wanted == 0 || w.Updated == w.Wanted && w.Replicas == w.Updated && w.Available >= w.Wanted
+	return w.Wanted == 0 || w.Updated >= w.Wanted-w.Partition && w.Replicas == w.Wanted && w.Available >= w.Wanted
 }
 
 func (w Workload) summary() string {

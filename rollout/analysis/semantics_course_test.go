@@ -142,7 +142,7 @@ func newPassage(t *testing.T, canary analysis.Canary) *passage {
 	t.Helper()
 	stable := bundle("good")
 	p := &passage{t: t, strategy: analysis.Strategy{Canary: &canary}, now: epoch, harbour: harbour{
-		Asked: "ill", Stable: berth{analysis.Placed{Bundle: "digest-good"}, berths, berths, berths},
+		Asked: "ill", Stable: berth{Placed: analysis.Placed{Bundle: "digest-good"}, Wanted: berths, Updated: berths, Available: berths},
 	}}
 	p.state = analysis.State{Phase: v1alpha1.PhaseHealthy, Stable: &stable, Target: &stable}
 	if err := p.strategy.Validate(); err != nil {

@@ -67,7 +67,11 @@ type BlueGreen struct {
 
 // Batches replaces pods in steps and uses no router: traffic goes to all pods alike.
 type Batches struct {
+	// Batches are done one after the other; after the last all pods become new.
 	Batches []Batch
+	// Ordinal says that nothing runs beside the workload: it takes the new version in itself, from the pod with the highest
+	// ordinal down, and stable back the same way.
+	Ordinal bool
 }
 
 // Batch is done when this percentage of all pods is new, the pause is over and the metrics have passed.
@@ -85,6 +89,8 @@ type course struct {
 	shrinks bool
 	// routed says that a router is told the weight; else it follows from the numbers of pods.
 	routed bool
+	// ordinal says that the workload takes the canary in itself.
+	ordinal bool
 	// preview says that people can reach the canary before it has traffic.
 	preview bool
 	// name tells this Strategy from others, empty for the zero one.
@@ -114,7 +120,7 @@ func (s Strategy) course() (course, bool) {
 	case s.BlueGreen != nil:
 		return course{steps: s.BlueGreen.steps(), routed: true, preview: true, name: s.digest()}, true
 	case s.Rolling != nil:
-		return course{steps: ended(s.Rolling.steps()), shrinks: true, name: s.digest()}, true
+		return course{steps: ended(s.Rolling.steps()), shrinks: true, ordinal: s.Rolling.Ordinal, name: s.digest()}, true
 	}
 	return course{}, false
 }

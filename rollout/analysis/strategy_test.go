@@ -52,7 +52,7 @@ func depart(t *testing.T, strategy analysis.Strategy, asked string) *trip {
 	stable := bundle("good")
 	return &trip{t: t, strategy: strategy, harbour: harbour{
 		State: analysis.State{Phase: v1alpha1.PhaseHealthy, Stable: &stable, Target: &stable},
-		Asked: asked, Stable: berth{analysis.Placed{Bundle: "digest-good"}, berths, berths, berths},
+		Asked: asked, Stable: berth{Placed: analysis.Placed{Bundle: "digest-good"}, Wanted: berths, Updated: berths, Available: berths},
 	}}
 }
 

@@ -23,10 +23,11 @@ func (s *step) onCourse() {
 	case v1alpha1.PhaseReturning:
 		s.retreat()
 	case v1alpha1.PhaseHealthy:
-		if s.Course.Weight == 0 {
+		if s.Course.Weight == 0 && (!s.way.ordinal || s.returned()) {
 			s.Course = Course{}
 		}
 	}
+	s.unblock()
 	s.begins()
 }
 
@@ -48,6 +49,10 @@ func (s *step) withdraw() {
 		return
 	}
 	s.Course.Header, s.Course.Promoting = Header{}, false
+	if s.way.ordinal { // stable's pods come as those of the canary go
+		s.Course.Weight = 0
+		return
+	}
 	weight, w := 0, s.o.Workload
 	smaller := w.Knowledge == Present && (w.Placed.Bundle != s.Stable.Digest || w.Wanted < s.o.Size) // by a strategy before, or while it is updated
 	if (s.way.shrinks || smaller) && s.o.Size > 0 {
@@ -123,7 +128,7 @@ func (s *step) replaces() bool {
 	if s.Course.Canary != nil && !s.Course.Leaving {
 		return false
 	}
-	free := s.o.Canary.Knowledge == Absent
+	free := s.o.Canary.Knowledge == Absent && (!s.way.ordinal || s.returned())
 	if s.way.routed {
 		without := s.o.Traffic.Knowledge == Present && s.o.Traffic.Weight == 0 && s.o.Traffic.Header == Header{}
 		free = without && s.o.Canary.Knowledge != Unknown
@@ -158,7 +163,7 @@ func (s *step) check(late bool) Finding {
 	if late {
 		elapsed = max(elapsed, o.deadline())
 	}
-	if !s.Course.Promoting {
+	if !s.Course.Promoting && !s.way.ordinal {
 		o.Workload = o.Canary
 	}
 	if o.Refusal == nil && o.Workload.Knowledge != Unknown && o.Workload.Placed.Bundle != s.Target.Digest {
@@ -173,6 +178,9 @@ func (s *step) check(late bool) Finding {
 
 // large says that the canary, or at the end the workload that becomes the target, has all the pods that it needs.
 func (s *step) large() bool {
+	if s.way.ordinal {
+		return s.taken()
+	}
 	if s.Course.Promoting {
 		w := s.o.Workload
 		return w.Placed.Bundle == s.Target.Digest && w.Wanted == s.o.Size && w.complete()
@@ -216,7 +224,7 @@ func (s *step) approved(after time.Time) bool {
 
 // promote updates stable's workload while the canary has all traffic. Then the target is stable.
 func (s *step) promote() {
-	if !s.Course.Promoting {
+	if !s.Course.Promoting && !s.way.ordinal {
 		s.Course.Promoting, s.Course.Since = true, s.now()
 	}
 	if s.large() {
@@ -393,7 +401,7 @@ func (s *step) onward(before State) []Effect {
 	if some && !placed && retry && (known || s.failed()) {
 		effects = append(effects, Arrange{Arrangement: a, Regardless: s.failed()})
 	}
-	effects = append(effects, s.events...)
+	effects = append(append(effects, s.events...), s.evictions()...)
 	measure, next := s.due()
 	switch {
 	case s.inspect:

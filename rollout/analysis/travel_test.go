@@ -3,6 +3,7 @@ package analysis_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -19,8 +20,10 @@ type harbour struct {
 	Asked string
 	// Stable and Canary are workloads, by the Bundle that they have.
 	Stable, Canary berth
-	Weight         int
-	Header         analysis.Header
+	// Hulls are the pods of a StatefulSet, whose Stable is the whole; nothing runs beside it.
+	Hulls  [berths]hull
+	Weight int
+	Header analysis.Header
 	// Deaf says that metrics cannot be asked, Blind that the router cannot be read; for one run each.
 	Deaf, Blind bool
 	Approval    *analysis.Approval
@@ -34,6 +37,7 @@ type harbour struct {
 type berth struct {
 	Placed                     analysis.Placed
 	Wanted, Updated, Available int32
+	Partition                  int32 // of a StatefulSet
 }
 
 const berths = 4
@@ -75,6 +79,9 @@ func (h harbour) observe(strategy analysis.Strategy) analysis.Observation {
 	if h.Blind {
 		o.Traffic = analysis.Traffic{}
 	}
+	if h.fleet() {
+		o.Workload.Replicas, o.Workload.Partition, o.Traffic = berths, h.Stable.Partition, analysis.Traffic{Knowledge: analysis.Absent}
+	}
 	return o
 }
 
@@ -82,7 +89,7 @@ func (h harbour) looks(names []string) map[string]analysis.Look {
 	looks := map[string]analysis.Look{}
 	for _, name := range names {
 		value := 1.0
-		if h.Canary.Placed.Bundle == "digest-ill" {
+		if h.Canary.Placed.Bundle == "digest-ill" || h.fleet() && h.Stable.Placed.Bundle == "digest-ill" {
 			value = 9
 		}
 		looks[name] = analysis.Look{At: epoch, Canary: []float64{value}}
@@ -94,6 +101,9 @@ func (h harbour) looks(names []string) map[string]analysis.Look {
 }
 
 func (h harbour) pods() *analysis.Pods {
+	if h.fleet() {
+		return h.podsByOrdinal()
+	}
 	p := &analysis.Pods{New: pods("new", "ready"), Old: pods("old", "ready")}
 	if h.Canary.Placed.Bundle == "digest-crash" || h.State.Stable == nil && h.Stable.Placed.Bundle == "digest-crash" {
 		p.New = pods("new", "crash:3")
@@ -123,6 +133,10 @@ func (h harbour) run(strategy analysis.Strategy, f faults) (harbour, error) {
 			case analysis.Apply:
 				if recorded || e.Regardless {
 					h.Stable = h.Stable.sail(e.Placed, berths)
+					if h.fleet() {
+						h.Stable.Partition = 0
+						h = h.count()
+					}
 					h.note(next)
 				}
 			case analysis.Arrange:
@@ -138,6 +152,10 @@ func (h harbour) run(strategy analysis.Strategy, f faults) (harbour, error) {
 				h.note(next)
 				if f.killedAfterApply {
 					return h, nil
+				}
+			case analysis.Evict:
+				if err := h.evict(e.Pods); err != nil {
+					return h, err
 				}
 			case analysis.Inspect:
 				o.Pods, again = h.pods(), true
@@ -156,6 +174,10 @@ func (h harbour) run(strategy analysis.Strategy, f faults) (harbour, error) {
 }
 
 func (h *harbour) arrange(a analysis.Arrangement, strategy analysis.Strategy) {
+	if ordinal(strategy) {
+		h.moor(a)
+		return
+	}
 	h.Stable = h.Stable.sail(a.Placed, a.StableReplicas)
 	if a.Canary == nil {
 		h.Canary = berth{}
@@ -185,6 +207,10 @@ func (h *harbour) note(s analysis.State) {
 
 // traffic is what the canary gets, by the router or by its pods.
 func (h harbour) traffic() int {
+	if h.fleet() {
+		others := slices.DeleteFunc(slices.Clone(h.Hulls[:]), func(one hull) bool { return one.Bundle == "digest-"+nameOf(h.State.Stable) })
+		return 100 * len(others) / berths
+	}
 	if h.Canary.Placed.Bundle == "" {
 		return 0
 	}
@@ -220,7 +246,7 @@ func (h harbour) check(before, after analysis.State, effects []analysis.Effect, 
 		return fmt.Errorf("nothing will wake it: %+v", after)
 	case was != is && (is != nameOf(after.Target) || h.Stable.Placed.Bundle != after.Stable.Digest || h.Stable.Updated != berths):
 		return fmt.Errorf("stable became %s, which is not in place", is)
-	case is == "ill" && was != "" && was != is || is == "crash":
+	case is == "ill" && was != "" && was != is && !lost(o.Strategy, is) || is == "crash":
 		return fmt.Errorf("stable became %s", is)
 	case after.Verdict != nil && after.Verdict.Outcome == v1alpha1.VerdictFail && strings.HasPrefix(nameOf(after.Target), "good"):
 		return fmt.Errorf("%s failed: %+v", nameOf(after.Target), after.Verdict)
@@ -230,6 +256,9 @@ func (h harbour) check(before, after analysis.State, effects []analysis.Effect, 
 
 // allowed says whether h may be arranged as a.
 func (h harbour) allowed(s analysis.State, a analysis.Arrangement, o analysis.Observation) error {
+	if ordinal(o.Strategy) {
+		return h.moored(s, a)
+	}
 	canary := ""
 	if a.Canary != nil {
 		canary = a.Canary.Name
@@ -263,7 +292,7 @@ var watching = []analysis.Metric{
 // courses are the strategies that are walked.
 func courses() map[string]analysis.Strategy {
 	at := func(n int) *int { return &n }
-	return map[string]analysis.Strategy{
+	all := map[string]analysis.Strategy{
 		"canary": {Canary: &analysis.Canary{Steps: []analysis.Step{
 			{Header: &analysis.Header{Name: "x", Value: "y"}}, {Weight: at(25)}, {Pause: &analysis.Halt{}}, {Analysis: watching[1:]},
 		}, Analysis: watching[:1]}},
@@ -276,6 +305,8 @@ func courses() map[string]analysis.Strategy {
 		"blue-green": {BlueGreen: &analysis.BlueGreen{Before: watching[:1], After: watching[1:], ScaleDownDelay: look}},
 		"batches":    {Rolling: &analysis.Batches{Batches: []analysis.Batch{{Percent: 25, Pause: &analysis.Halt{}}, {Percent: 50, Pause: &analysis.Halt{For: look}, Analysis: watching[:1]}}}},
 	}
+	maps.Copy(all, byOrdinals())
+	return all
 }
 
 // shift lets d pass. What is long past is just past, and what only people read is left out, so that there is an end of states.
@@ -335,8 +366,7 @@ func weathers() map[string]func(harbour) (harbour, faults) {
 		"time":                 func(h harbour) (harbour, faults) { return h.shift(look), faults{} },
 		"deadline":             func(h harbour) (harbour, faults) { return h.shift(deadline), faults{} },
 		"pods come": func(h harbour) (harbour, faults) {
-			h.Stable, h.Canary = h.Stable.ready(), h.Canary.ready()
-			return h, faults{}
+			return h.tide(), faults{}
 		},
 		"canary's pods die": func(h harbour) (harbour, faults) { h.Canary.Available = 0; return h, faults{} },
 		"no metrics":        func(h harbour) (harbour, faults) { h.Deaf = true; return h.shift(look), faults{} },
@@ -370,7 +400,8 @@ func (h harbour) order(abort bool) harbour {
 // calm lets everything go well for a while: the one next state of h without trouble.
 func (h harbour) calm(strategy analysis.Strategy) (harbour, error) {
 	h = h.shift(look)
-	h.Deaf, h.Blind, h.Stable, h.Canary = false, false, h.Stable.ready(), h.Canary.ready()
+	h = h.tide()
+	h.Deaf, h.Blind = false, false
 	next, err := h.approve().run(strategy, faults{})
 	return next.shift(0), err
 }
@@ -390,12 +421,15 @@ func (h harbour) arrived() error {
 	case s.Stable != nil && (h.Stable.Placed.Bundle != s.Stable.Digest || h.Stable.Available != berths):
 		return fmt.Errorf("stable %s is not in place: %+v", s.Stable.Name, h.Stable)
 	}
-	return nil
+	return h.docked()
 }
 
 // TestEveryReachableCourse walks all states of a harbour, for each strategy, breadth first, and asks in each whether the
 // promises hold and whether the Rollout comes to its end once nothing disturbs it any more.
 func TestEveryReachableCourse(t *testing.T) {
+	if err := firstPasses(); err != nil {
+		t.Error(err)
+	}
 	for name, strategy := range courses() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -416,10 +450,21 @@ func walk(t *testing.T, strategy analysis.Strategy) {
 	stable := bundle("good")
 	start := harbour{
 		State: analysis.State{Phase: v1alpha1.PhaseHealthy, Stable: &stable, Target: &stable},
-		Asked: "good", Stable: berth{analysis.Placed{Bundle: "digest-good"}, berths, berths, berths},
+		Asked: "good", Stable: berth{Placed: analysis.Placed{Bundle: "digest-good"}, Wanted: berths, Updated: berths, Available: berths},
 	}.shift(0)
+	if ordinal(strategy) {
+		for i := range start.Hulls {
+			start.Hulls[i] = hull{"digest-good", true}
+		}
+	}
 	seen := map[string]voyage{start.key(): {harbour: start}}
 	queue, happens, home := []string{start.key()}, weathers(), map[string]bool{}
+	if ordinal(strategy) {
+		maps.Copy(happens, swells())
+		maps.DeleteFunc(happens, func(event string, _ func(harbour) (harbour, faults)) bool {
+			return strings.HasSuffix(event, ", killed") || lost(strategy, strings.TrimPrefix(event, "ask for "))
+		})
+	}
 	names := slices.Sorted(func(yield func(string) bool) {
 		for name := range happens {
 			if !yield(name) {
@@ -456,7 +501,7 @@ func walk(t *testing.T, strategy analysis.Strategy) {
 		}
 	}
 	t.Logf("%d states", len(seen))
-	reached := map[string]bool{"failed": false, "passed": false, "all traffic": false, "withdrawn": strategy.Canary == nil || strategy.Canary.DynamicStableScale || strategy.Canary.Unrouted, "newer in the middle": false, "promoting": false}
+	reached := map[string]bool{"failed": false, "passed": false, "all traffic": false, "withdrawn": strategy.Canary == nil || strategy.Canary.DynamicStableScale || strategy.Canary.Unrouted, "newer in the middle": false, "promoting": ordinal(strategy)}
 	for _, v := range seen {
 		s := v.harbour.State
 		for what, is := range map[string]bool{
