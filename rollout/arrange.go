@@ -81,6 +81,17 @@ func arrangedAs(rollout *v1alpha1.Rollout, a analysis.Arrangement, o analysis.Ob
 	return a.Stable.Digest
 }
 
+// begins notes that something is to be beside stable before anything is. Whoever is killed on the way leaves that note: else
+// the next agent could find what it wants in place, and take what else was left for nothing. It is false when that could not be
+// written, and need not be done after a Fail: then it was noted long ago.
+func (p *pass) begins(ctx context.Context, a analysis.Arrangement) bool {
+	if Beside(p.rollout) || arrangedAs(p.rollout, a, p.o) == a.Stable.Digest {
+		return true
+	}
+	p.note(ctx, p.rollout.Status.Applied, a.Stable.Digest+" alone")
+	return p.failed == nil || a.Placed.Failed != ""
+}
+
 // sameBundles says that two of what arrangedAs returns differ at most in numbers of pods and shares of traffic.
 func sameBundles(a, b string) bool {
 	trim := func(as string) string {
@@ -170,6 +181,7 @@ func (w *arranging) placeStable(ctx context.Context) error {
 			return w.blamed(err)
 		}
 	}
+	w.failpoint(FailpointStable, w.rollout)
 	return nil
 }
 
@@ -194,7 +206,11 @@ func (w *arranging) placeCanary(ctx context.Context) error {
 			return err
 		}
 	}
-	if w.Arrangement.Canary == nil || !w.Preview && !byRoutes(w.rollout) {
+	if w.Arrangement.Canary == nil {
+		return nil
+	}
+	w.failpoint(FailpointCanary, w.rollout)
+	if !w.Preview && !byRoutes(w.rollout) {
 		return nil
 	}
 	return w.placeServices(ctx, w.canaryServices, canaryName(w.rollout), gateway.Canary)
@@ -256,6 +272,9 @@ func (w *arranging) removeRest(ctx context.Context) error {
 	if left := w.draining(); left > 0 && len(rest) > 0 {
 		return errDraining{left}
 	}
+	if len(rest) > 0 {
+		w.failpoint(FailpointRemoval, w.rollout)
+	}
 	for i := range rest {
 		object := &rest[i]
 		// In the foreground: as long as the workload is there its pods may be too, and Services are not to find them.
@@ -263,6 +282,7 @@ func (w *arranging) removeRest(ctx context.Context) error {
 		if client.IgnoreNotFound(err) != nil {
 			return errStable{fmt.Errorf("%s %s: %w", object.Kind, object.Name, err)}
 		}
+		w.failpoint(FailpointRemoved, w.rollout)
 	}
 	return nil
 }

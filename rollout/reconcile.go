@@ -37,6 +37,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err := r.watchRoutes(&cached); err != nil && !meta.IsNoMatchError(err) { // that the kind is missing is refused below
 		return ctrl.Result{}, err
 	}
+	r.failpoint(FailpointLook, &cached)
 	wake, quiet := r.quiet(ctx, &cached)
 	if quiet {
 		r.metrics.inPhase(request.NamespacedName, cached.Status.Phase)
@@ -169,7 +170,7 @@ func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.
 				return false, p.failed
 			}
 			if e.Regardless {
-				p.r.options.Failpoint(FailpointVerdict)
+				p.r.failpoint(FailpointVerdict, p.rollout)
 			}
 			again = !p.apply(ctx, e.Bundle, e.Placed) || again
 		case analysis.Arrange:
@@ -177,7 +178,7 @@ func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.
 				return false, p.failed
 			}
 			if e.Regardless {
-				p.r.options.Failpoint(FailpointVerdict)
+				p.r.failpoint(FailpointVerdict, p.rollout)
 			}
 			again = !p.arrange(ctx, e.Arrangement) || again
 		case analysis.Tell:
@@ -210,6 +211,9 @@ func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.
 func (p *pass) record(ctx context.Context, judged bool) {
 	err := p.r.writeStatus(ctx, p.rollout, statusFor(p.rollout, p.state, p.o.Refusal, p.o.Now))
 	p.failed = errors.Join(p.failed, err)
+	if err == nil {
+		p.r.failpoint(FailpointRecord, p.rollout)
+	}
 	if judged && err == nil {
 		p.r.metrics.verdicts.WithLabelValues(p.state.Verdict.Outcome).Inc()
 	}
@@ -227,6 +231,9 @@ func (p *pass) apply(ctx context.Context, bundle v1alpha1.BundleRef, placed anal
 
 // arrange is apply for a Bundle beside stable.
 func (p *pass) arrange(ctx context.Context, a analysis.Arrangement) bool {
+	if !p.begins(ctx, a) {
+		return true // p.failed says why
+	}
 	arrange := p.r.arrange
 	if byOrdinal(p.rollout) {
 		arrange = p.r.arrangeOrdinals
@@ -239,6 +246,7 @@ func (p *pass) place(ctx context.Context, bundle v1alpha1.BundleRef, as string, 
 	if before := p.rollout.Status.AppliedBundle; sameBundles(before, as) {
 		drifts, _ = p.r.drifted(ctx, p.r.direct, p.rollout, before)
 	}
+	p.r.failpoint(FailpointArrange, p.rollout)
 	applied, err := do()
 	if errors.Is(err, errNotYet) {
 		// What is in place by now is ours already: the next try must not take it for somebody's change.
@@ -252,7 +260,7 @@ func (p *pass) place(ctx context.Context, bundle v1alpha1.BundleRef, as string, 
 		p.soon(retryRefused)
 		return false
 	}
-	p.r.options.Failpoint(FailpointTraffic)
+	p.r.failpoint(FailpointTraffic, p.rollout)
 	p.o.Refusal = nil
 	p.note(ctx, applied, as)
 	for _, d := range drifts {

@@ -33,17 +33,9 @@ type Options struct {
 	// Drain is how long nothing that had traffic is taken away after traffic was moved: gateways and nodes hear of it a
 	// moment later. Default 5 s.
 	Drain time.Duration
-	// Failpoint is called at named points, for tests that kill the process there; nil for none.
+	// Failpoint is called at named points (see Failpoints), for tests that kill the process there; nil for none.
 	Failpoint func(name string)
 }
-
-// Names of the failpoints.
-const (
-	// FailpointVerdict is after a Fail was written, or could not be, and before traffic returns.
-	FailpointVerdict = "after-verdict-before-traffic"
-	// FailpointTraffic is after a Bundle was put in place and before that is written down.
-	FailpointTraffic = "after-traffic"
-)
 
 // Finalizer keeps a Rollout until its objects have been handed back.
 const Finalizer = v1alpha1.Group + "/rollout"

@@ -33,7 +33,11 @@ func (w *arranging) moveTraffic(ctx context.Context) error {
 	if err := w.moveServices(ctx, pinned); err != nil {
 		return err
 	}
-	return w.moveRoutes(ctx, shared)
+	if err := w.moveRoutes(ctx, shared); err != nil {
+		return err
+	}
+	w.failpoint(FailpointMoved, w.rollout)
+	return nil
 }
 
 // told says whether objects are to tell versions apart: because the strategy does it that way, or did.

@@ -195,7 +195,7 @@ func (p *Process) Usage() (Usage, error) {
 
 // AgentOptions of one run of the agent.
 type AgentOptions struct {
-	Failpoint string   // stop exactly there; empty for the shipped binary
+	Failpoint string   // stop exactly there, or at any of several with commas between; empty for the shipped binary
 	User      string   // whose rights it has; default AgentUser
 	Name      string   // of the process and of its cache; default slipway-agent
 	Args      []string // more flags

@@ -3,14 +3,19 @@
 package wire
 
 import (
+	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// failpoint kills this process, as if by kill -9, at the point that SLIPWAY_FAILPOINT names.
+// failpoint kills this process, as if by kill -9, at the points that SLIPWAY_FAILPOINT names, separated by commas. Its output
+// says at which.
 func failpoint(name string) {
-	if os.Getenv("SLIPWAY_FAILPOINT") == name {
+	if slices.Contains(strings.Split(os.Getenv("SLIPWAY_FAILPOINT"), ","), name) {
+		fmt.Fprintln(os.Stderr, "failpoint: "+name)
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // not a step further until the signal arrives
 	}
