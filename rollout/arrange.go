@@ -269,7 +269,7 @@ func (w *arranging) removeRest(ctx context.Context) error {
 	if err != nil {
 		return errStable{fmt.Errorf("what is left beside stable: %w", err)}
 	}
-	if left := w.draining(); left > 0 && len(rest) > 0 {
+	if left := w.draining(w.drainOf(rest)); left > 0 && len(rest) > 0 {
 		return errDraining{left}
 	}
 	if len(rest) > 0 {
@@ -285,6 +285,15 @@ func (w *arranging) removeRest(ctx context.Context) error {
 		w.failpoint(FailpointRemoved, w.rollout)
 	}
 	return nil
+}
+
+// drainOf is how long what is to be removed stays after traffic was moved. Services alone are known to nobody but gateways,
+// which hear of them as soon as of the Routes; pods are known to nodes, too.
+func (w *arranging) drainOf(rest []metav1.PartialObjectMetadata) time.Duration {
+	if slices.ContainsFunc(rest, func(object metav1.PartialObjectMetadata) bool { return object.Kind != "Service" }) {
+		return w.options.Drain
+	}
+	return min(heard, w.options.Drain)
 }
 
 func (w *arranging) rest(ctx context.Context) (rest []metav1.PartialObjectMetadata, err error) {

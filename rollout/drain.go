@@ -22,7 +22,7 @@ func (w *arranging) canaryDrained() error {
 }
 
 func (w *arranging) drained() error {
-	if left := w.draining(); left > 0 {
+	if left := w.draining(w.options.Drain); left > 0 {
 		return errDraining{left}
 	}
 	return nil

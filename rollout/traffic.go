@@ -183,8 +183,8 @@ func (w *arranging) move(ctx context.Context, form *unstructured.Unstructured, t
 	return nil
 }
 
-// draining is how long it is until everybody knows where traffic goes by now.
-func (w *arranging) draining() (left time.Duration) {
+// draining is how long it is until everybody knows where traffic goes by now, which takes as long as drain.
+func (w *arranging) draining(drain time.Duration) (left time.Duration) {
 	now := w.options.Now()
 	for _, object := range w.moved {
 		for _, e := range object.GetManagedFields() {
@@ -192,7 +192,7 @@ func (w *arranging) draining() (left time.Duration) {
 				continue
 			}
 			changed := e.Time.Add(time.Second) // at the latest: the API server writes whole seconds
-			left = max(left, changed.Add(w.options.Drain).Sub(now))
+			left = max(left, changed.Add(drain).Sub(now))
 		}
 	}
 	return left
