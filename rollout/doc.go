@@ -47,4 +47,8 @@
 // HTTP, with a Secret of the Rollout's namespace that is read each time, or run a
 // Job for each look. A Job is named after its look, so that a restart finds it
 // instead of starting another one; it goes when the look is on record.
+//
+// Webhooks have a say on the way (analysis.Hook), and are told what happens. The
+// latter stands in the status until they have taken it, so that no kill loses it,
+// and is told beside the loop, which never waits for it.
 package rollout

@@ -9,10 +9,12 @@ import (
 	"sync"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -102,15 +104,11 @@ func (r *Reconciler) startJob(ctx context.Context, rollout *v1alpha1.Rollout, ch
 
 // keepsApart refuses pods that would be taken for those of the workload, or get traffic that is meant for these.
 func (r *Reconciler) keepsApart(ctx context.Context, rollout *v1alpha1.Rollout, pods map[string]string) error {
-	deployment, _, err := r.replicaSets(ctx, rollout.Namespace, rollout.Spec.WorkloadRef.Name)
+	selector, err := r.podsOf(ctx, rollout)
 	if err != nil {
 		return err
 	}
-	selector, err := metav1.LabelSelectorAsSelector(deployment.Spec.Selector)
-	if err != nil {
-		return fmt.Errorf("spec.selector: %w", err)
-	}
-	if matches(selector, pods) {
+	if selector.Matches(labels.Set(pods)) {
 		return errors.New("its pods have the labels of the workload's (give them others)")
 	}
 	for _, ref := range rollout.Spec.Services {
@@ -119,11 +117,29 @@ func (r *Reconciler) keepsApart(ctx context.Context, rollout *v1alpha1.Rollout, 
 			return fmt.Errorf("service %s: %w", ref.Name, err)
 		}
 		delete(service.Spec.Selector, labelHash) // it is pinned for a while
-		if len(service.Spec.Selector) > 0 && matches(selectorOf(service.Spec.Selector), pods) {
+		if len(service.Spec.Selector) > 0 && labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pods)) {
 			return fmt.Errorf("its pods have the labels by which Service %s finds pods (give them others)", ref.Name)
 		}
 	}
 	return nil
+}
+
+// podsOf selects the pods of the workload.
+func (r *Reconciler) podsOf(ctx context.Context, rollout *v1alpha1.Rollout) (labels.Selector, error) {
+	key := client.ObjectKey{Namespace: rollout.Namespace, Name: rollout.Spec.WorkloadRef.Name}
+	var deployment appsv1.Deployment
+	if !byOrdinal(rollout) {
+		err := r.direct.Get(ctx, key, &deployment)
+		if err != nil {
+			return nil, err
+		}
+		return metav1.LabelSelectorAsSelector(deployment.Spec.Selector)
+	}
+	var set appsv1.StatefulSet
+	if err := r.direct.Get(ctx, key, &set); err != nil {
+		return nil, err
+	}
+	return metav1.LabelSelectorAsSelector(set.Spec.Selector)
 }
 
 // outcomeOf is how a Job ended, nil while it has not. An error means that it ended for reasons which say nothing about the

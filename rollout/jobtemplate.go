@@ -11,7 +11,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
@@ -104,14 +103,17 @@ func environmentOf(rollout *v1alpha1.Rollout, check *v1alpha1.MetricCheck) (env 
 		}
 		return strings.Join(names, " ")
 	}
-	routed := byRoutes(rollout)
+	routed, canary := byRoutes(rollout), canaryName(rollout)
+	if byOrdinal(rollout) {
+		canary = rollout.Spec.WorkloadRef.Name
+	}
 	for _, variable := range [][2]string{
 		{"ROLLOUT", rollout.Name},
 		{"NAMESPACE", rollout.Namespace},
 		{"METRIC", check.Name},
 		{"BUNDLE", rollout.Spec.Bundle.Digest},
 		{"REVISION", rollout.Spec.Bundle.Revision},
-		{"CANARY", canaryName(rollout)},
+		{"CANARY", canary},
 		{"STABLE", rollout.Spec.WorkloadRef.Name},
 		{"CANARY_SERVICES", services(gateway.Canary, routed || rollout.Spec.Strategy.BlueGreen != nil)},
 		{"STABLE_SERVICES", services(gateway.Stable, routed)},
@@ -119,10 +121,4 @@ func environmentOf(rollout *v1alpha1.Rollout, check *v1alpha1.MetricCheck) (env 
 		env = append(env, corev1.EnvVar{Name: "SLIPWAY_" + variable[0], Value: variable[1]})
 	}
 	return env
-}
-
-func selectorOf(labelled map[string]string) labels.Selector { return labels.SelectorFromSet(labelled) }
-
-func matches(selector labels.Selector, labelled map[string]string) bool {
-	return selector.Matches(labels.Set(labelled))
 }

@@ -82,7 +82,9 @@ func (r *Reconciler) quiet(ctx context.Context, cached *v1alpha1.Rollout) (time.
 		}
 		wake = at.At
 	}
-	if !equality.Semantic.DeepEqual(cached.Status, statusFor(cached, next, nil, o.Now)) {
+	status := statusFor(cached, next, nil, o.Now)
+	status.Outbox = r.outbox.left(cached, nil, o.Now)
+	if !equality.Semantic.DeepEqual(cached.Status, status) {
 		return time.Time{}, false
 	}
 	want := ""
@@ -113,6 +115,8 @@ type pass struct {
 	wake    time.Time
 	failed  error           // a Record could not be written
 	jobs    map[string]bool // of looks that are pending
+	// occasions are what happened and does not stand in the status yet.
+	occasions []v1alpha1.RolloutOccasion
 }
 
 // maxRounds bounds a pass: decide, look at pods or be refused, decide again.
@@ -139,7 +143,7 @@ func (p *pass) run(ctx context.Context) error {
 	for range maxRounds {
 		next, effects := analysis.Next(p.state, p.o)
 		p.r.witness(ctx, p.rollout, p.state, next)
-		p.o.Looks = nil // they are taken: what is due then has not been looked at
+		p.o.Looks, p.o.Answers = nil, nil // they are taken: what is due then has not been looked at
 		again, err := p.act(ctx, next, effects)
 		if err != nil {
 			return err
@@ -154,9 +158,10 @@ func (p *pass) run(ctx context.Context) error {
 // act does effects in order. It is true when Next has to be asked again.
 func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.Effect) (again bool, err error) {
 	judged := next.Verdict != nil && (p.state.Verdict == nil || p.state.Verdict.Outcome != next.Verdict.Outcome || next.Target.Digest != p.state.Target.Digest)
+	p.occasions = append(p.occasions, analysis.Occasions(p.state, next, p.o.Now)...)
 	p.state = next
 	news, moves := contains[analysis.Record](effects), contains[analysis.Apply](effects) || contains[analysis.Inspect](effects) ||
-		contains[analysis.Arrange](effects) || contains[analysis.Measure](effects)
+		contains[analysis.Arrange](effects) || contains[analysis.Measure](effects) || contains[analysis.Call](effects)
 	if !news && !moves {
 		p.heal(ctx)
 	}
@@ -192,6 +197,8 @@ func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.
 		case analysis.Measure:
 			p.o.Looks, again = p.r.measure(ctx, p.rollout, e, p.o.Now, p.failed == nil), true
 			p.waitsFor(e)
+		case analysis.Call:
+			p.o.Answers, again = p.r.call(ctx, p.rollout, p.state, e.Names), true
 		case analysis.WakeAt:
 			if p.wake.IsZero() || e.At.Before(p.wake) {
 				p.wake = e.At
@@ -209,9 +216,13 @@ func (p *pass) act(ctx context.Context, next analysis.State, effects []analysis.
 
 // record writes the State with its conditions, if that is news.
 func (p *pass) record(ctx context.Context, judged bool) {
-	err := p.r.writeStatus(ctx, p.rollout, statusFor(p.rollout, p.state, p.o.Refusal, p.o.Now))
+	status := statusFor(p.rollout, p.state, p.o.Refusal, p.o.Now)
+	status.Outbox = p.r.outbox.left(p.rollout, p.occasions, p.o.Now)
+	err := p.r.writeStatus(ctx, p.rollout, status)
 	p.failed = errors.Join(p.failed, err)
 	if err == nil {
+		p.occasions = nil
+		p.r.outbox.dropped(p.rollout)
 		p.r.failpoint(FailpointRecord, p.rollout)
 	}
 	if judged && err == nil {

@@ -51,6 +51,7 @@ type Reconciler struct {
 	readings readings
 	sizes    sizes
 	trials   trials
+	outbox   *outbox
 	routes   routeWatches
 }
 
@@ -76,6 +77,7 @@ func New(options Options) (*Reconciler, error) {
 		return nil, fmt.Errorf("rollout: metrics: %w", err)
 	}
 	r := &Reconciler{options: options, metrics: collectors}
+	r.outbox = newOutbox(r)
 	r.readings.last = map[types.NamespacedName]map[string]reading{}
 	r.sizes.of = map[types.NamespacedName][]size{}
 	return r, nil
@@ -105,6 +107,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	}
 	if r.routes.controller, err = builder.Build(r); err != nil {
 		return fmt.Errorf("rollout: %w", err)
+	}
+	if err := r.outbox.setup(mgr); err != nil {
+		return fmt.Errorf("rollout: events: %w", err)
 	}
 	r.routes.cache, r.routes.watched = own, map[string]bool{}
 	return nil

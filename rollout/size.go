@@ -116,6 +116,7 @@ func (r *Reconciler) forget(rollout types.NamespacedName) {
 	r.metrics.forget(rollout)
 	r.readings.forget(rollout)
 	r.trials.forget(rollout)
+	r.outbox.forget(rollout)
 	r.sizes.Lock()
 	defer r.sizes.Unlock()
 	delete(r.sizes.of, rollout)

@@ -66,6 +66,11 @@ func conditionsFor(state analysis.State) (ready metav1.Condition, reconciling, s
 		if state.Course.Canary != nil {
 			at = fmt.Sprintf(", at step %d with %d%% of traffic", state.Course.Step+1, state.Course.Weight)
 		}
+		for _, hook := range state.Course.Called {
+			if !hook.Yes && hook.Said != "" {
+				at += fmt.Sprintf(", waits for webhook %s: %s", hook.Name, hook.Said)
+			}
+		}
 		ready = condition(v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonProgressing, "%s comes in since %s%s", target, state.StartedAt.UTC().Format(time.RFC3339), at)
 		c := condition(v1alpha1.ConditionReconciling, metav1.ConditionTrue, v1alpha1.ReasonProgressing, "%s comes in%s", target, at)
 		reconciling = &c

@@ -39,6 +39,12 @@ func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
 			err = fmt.Errorf("metric %q: {{workload}}: both versions are in the one StatefulSet (ask by {{pods}})", check.Name)
 		}
 	}
+	if s.Rolling != nil && err == nil {
+		s.Rolling.Hooks = hooksOf(spec.Rolling.Webhooks)
+	}
+	if err == nil {
+		err = checkWebhooks(rollout)
+	}
 	if err == nil {
 		err = s.ShareAlpha(alphaOf(spec))
 	}
@@ -65,7 +71,7 @@ func byRoutes(rollout *v1alpha1.Rollout) bool {
 }
 
 func canaryOf(spec *v1alpha1.CanaryStrategy, routed bool) (*analysis.Canary, error) {
-	c := &analysis.Canary{Unrouted: !routed, DynamicStableScale: spec.DynamicStableScale}
+	c := &analysis.Canary{Unrouted: !routed, Hooks: hooksOf(spec.Webhooks), DynamicStableScale: spec.DynamicStableScale}
 	for i, step := range spec.Steps {
 		metrics, err := metricsOf(step.Analysis)
 		if err != nil {
@@ -88,7 +94,7 @@ func canaryOf(spec *v1alpha1.CanaryStrategy, routed bool) (*analysis.Canary, err
 func blueGreenOf(spec *v1alpha1.BlueGreenStrategy) (*analysis.BlueGreen, error) {
 	before, err := metricsOf(spec.Before)
 	after, err2 := metricsOf(spec.After)
-	return &analysis.BlueGreen{Before: before, Approve: spec.Approve, After: after, ScaleDownDelay: spec.ScaleDownDelay.Duration}, errors.Join(err, err2)
+	return &analysis.BlueGreen{Before: before, Approve: spec.Approve, After: after, ScaleDownDelay: spec.ScaleDownDelay.Duration, Hooks: hooksOf(spec.Webhooks)}, errors.Join(err, err2)
 }
 
 func metricsOf(checks []v1alpha1.MetricCheck) ([]analysis.Metric, error) {

@@ -90,6 +90,7 @@ func (r *Reconciler) sources(own cache.Cache) []source.Source {
 		object := &metav1.PartialObjectMetadata{TypeMeta: kind}
 		sources = append(sources, source.Kind(own, client.Object(object), r.ofApplied(kind.Kind)))
 	}
+	sources = append(sources, source.Channel(r.outbox.news, &handler.EnqueueRequestForObject{}))
 	return sources
 }
 

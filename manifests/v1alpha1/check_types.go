@@ -94,7 +94,7 @@ type JobCheck struct {
 	// Template of the Job, as a CronJob has it (batch/v1 JobTemplateSpec). Without a restartPolicy it is Never, and without
 	// a backoffLimit 0. Its pods must not have the labels by which the workload or a Service of the Rollout finds pods.
 	// All containers get SLIPWAY_ROLLOUT, SLIPWAY_NAMESPACE, SLIPWAY_METRIC, SLIPWAY_BUNDLE (digest), SLIPWAY_REVISION (the
-	// commit), SLIPWAY_CANARY and SLIPWAY_STABLE (the Deployments), SLIPWAY_CANARY_SERVICES and SLIPWAY_STABLE_SERVICES (the
+	// commit), SLIPWAY_CANARY and SLIPWAY_STABLE (the workloads), SLIPWAY_CANARY_SERVICES and SLIPWAY_STABLE_SERVICES (the
 	// names of Services that send to one version alone, in the order of spec.services, with spaces between; empty where there
 	// are none).
 	// +kubebuilder:pruning:PreserveUnknownFields

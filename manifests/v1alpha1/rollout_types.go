@@ -59,6 +59,10 @@ type RollingStrategy struct {
 	// +kubebuilder:validation:MaxItems=20
 	// +optional
 	Batches []RollingBatch `json:"batches,omitempty"`
+	// Webhooks are called on the way. They need batches.
+	// +kubebuilder:validation:MaxItems=20
+	// +optional
+	Webhooks []RolloutWebhook `json:"webhooks,omitempty"`
 }
 
 // BundleRef points at the ControllerRevision that holds a Bundle.
@@ -107,6 +111,9 @@ type RolloutStatus struct {
 	// Course is how far Target has come on a strategy that runs it beside Stable.
 	// +optional
 	Course *RolloutCourse `json:"course,omitempty"`
+	// Outbox is what webhooks of type Event are still to be told, oldest first, at most 16.
+	// +optional
+	Outbox []RolloutOccasion `json:"outbox,omitempty"`
 	// Applied are the objects that the rollout loop has put in place, to tell when others change them.
 	// +optional
 	Applied []AppliedObject `json:"applied,omitempty"`

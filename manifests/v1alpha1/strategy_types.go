@@ -69,6 +69,10 @@ type CanaryStrategy struct {
 	// only as fast as the Deployment grows again. It needs Routes, and has no effect where an autoscaler says the size.
 	// +optional
 	DynamicStableScale bool `json:"dynamicStableScale,omitempty"`
+	// Webhooks are called on the way.
+	// +kubebuilder:validation:MaxItems=20
+	// +optional
+	Webhooks []RolloutWebhook `json:"webhooks,omitempty"`
 }
 
 // CanaryStep is exactly one of its fields.
@@ -140,6 +144,10 @@ type BlueGreenStrategy struct {
 	// ScaleDownDelay is how long the old version is kept after that.
 	// +optional
 	ScaleDownDelay metav1.Duration `json:"scaleDownDelay,omitempty"`
+	// Webhooks are called on the way.
+	// +kubebuilder:validation:MaxItems=20
+	// +optional
+	Webhooks []RolloutWebhook `json:"webhooks,omitempty"`
 }
 
 // MetricCheck measures again and again, with the agent's Prometheus where nothing else is given. In queries {{canary}} and
@@ -322,6 +330,9 @@ type RolloutCourse struct {
 	Tallies []MetricTally `json:"tallies,omitempty"`
 	// +optional
 	Background []MetricTally `json:"background,omitempty"`
+	// Called are the webhooks' last answers, in the order of the spec.
+	// +optional
+	Called []HookAnswer `json:"called,omitempty"`
 	// Trail is the time line of the course, oldest first, at most 40.
 	// +optional
 	Trail []TrailPoint `json:"trail,omitempty"`

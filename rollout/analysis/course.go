@@ -29,6 +29,8 @@ type Course struct {
 	Withdrawn bool
 	// Tallies of the step's metrics, and of those in the background once the canary has traffic.
 	Tallies, Background []Tally
+	// Called are the answers of the Strategy's Hooks, in their order.
+	Called []Called
 	// Trail is its time line, oldest first, at most MaxTrail.
 	Trail []v1alpha1.TrailPoint
 }

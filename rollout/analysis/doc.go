@@ -17,6 +17,8 @@
 //   - A metric without data is no evidence, for nor against. A canary is called
 //     worse than its baseline by mistake with a probability of at most alpha,
 //     however often anyone looks (evariable.go; measured in BENCH.md).
+//   - Somebody else's yes that is asked for (hook.go) is waited for; without it
+//     a canary gets no more traffic, and nothing is held against it.
 //
 // Of its values the Rollout's API does not offer DynamicStableScale.
 package analysis

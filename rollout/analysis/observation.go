@@ -31,6 +31,8 @@ type Observation struct {
 	Looks map[string]Look
 	// Asked are the queries of metrics with their variables filled in, by name, for the evidence.
 	Asked map[string][]string
+	// Answers of Hooks, by name; nil while nobody called. Next asks for them by Call.
+	Answers map[string]Answer
 	// Approval is the last that a person gave, nil if none did.
 	Approval *Approval
 	// Order is what a person wants for a while besides Git, nil for nothing.

@@ -136,6 +136,11 @@ type passage struct {
 	state    analysis.State
 	harbour  harbour
 	now      time.Time
+	// answers are those of Hooks; called and told are all so far.
+	answers      func(names []string) map[string]analysis.Answer
+	called, told []string
+	order        *analysis.Order
+	approval     *analysis.Approval
 }
 
 func newPassage(t *testing.T, canary analysis.Canary) *passage {
@@ -159,7 +164,7 @@ func (p *passage) pass(looks map[string]analysis.Look) {
 	p.t.Helper()
 	p.harbour.Stable, p.harbour.Canary = p.harbour.Stable.ready(), p.harbour.Canary.ready()
 	o := p.harbour.observe(p.strategy)
-	o.Now = p.now
+	o.Now, o.Order, o.Approval = p.now, p.order, p.approval
 	for again := true; again; {
 		next, effects := analysis.Next(p.state, o)
 		p.state, again = next, false
@@ -171,6 +176,13 @@ func (p *passage) pass(looks map[string]analysis.Look) {
 				if looks != nil {
 					o.Looks, again = looks, true
 				}
+			case analysis.Call:
+				p.called = append(p.called, e.Names...)
+				if p.answers != nil {
+					o.Answers, again = p.answers(e.Names), true
+				}
+			case analysis.Tell:
+				p.told = append(p.told, e.Reason)
 			}
 		}
 	}

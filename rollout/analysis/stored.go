@@ -20,7 +20,7 @@ func courseFrom(stored *v1alpha1.RolloutCourse) Course {
 		Canary: stored.Canary.DeepCopy(), Way: stored.Strategy, Step: int(stored.Step), Since: timeFrom(stored.Since),
 		Weight: int(stored.Weight), Replicas: int(stored.Replicas), Header: headerFrom(stored.Header), Lacks: timeFrom(stored.Lacks),
 		Promoting: stored.Promoting, Leaving: stored.Leaving, Withdrawn: stored.Withdrawn,
-		Tallies: talliesFrom(stored.Tallies), Background: talliesFrom(stored.Background),
+		Tallies: talliesFrom(stored.Tallies), Background: talliesFrom(stored.Background), Called: calledFrom(stored.Called),
 		Trail: slices.Clone(stored.Trail),
 	}
 }
@@ -34,7 +34,7 @@ func (c Course) into() *v1alpha1.RolloutCourse {
 		Canary: c.Canary.DeepCopy(), Strategy: c.Way, Step: int32(c.Step), Since: timeInto(c.Since),
 		Weight: int32(c.Weight), Replicas: int32(c.Replicas), Lacks: timeInto(c.Lacks),
 		Promoting: c.Promoting, Leaving: c.Leaving, Withdrawn: c.Withdrawn,
-		Tallies: talliesInto(c.Tallies), Background: talliesInto(c.Background),
+		Tallies: talliesInto(c.Tallies), Background: talliesInto(c.Background), Called: calledInto(c.Called),
 		Trail: slices.Clone(c.Trail),
 	}
 	if c.Header != (Header{}) {
@@ -83,6 +83,20 @@ func talliesInto(all []Tally) (stored []v1alpha1.MetricTally) {
 			state = []byte("{}")
 		}
 		stored = append(stored, v1alpha1.MetricTally{Said: t.Said, State: string(state)})
+	}
+	return stored
+}
+
+func calledFrom(stored []v1alpha1.HookAnswer) (all []Called) {
+	for _, one := range stored {
+		all = append(all, Called{Name: one.Name, Last: timeFrom(one.Last), Yes: one.Yes, Said: one.Said})
+	}
+	return all
+}
+
+func calledInto(all []Called) (stored []v1alpha1.HookAnswer) {
+	for _, one := range all {
+		stored = append(stored, v1alpha1.HookAnswer{Name: one.Name, Last: timeInto(one.Last), Yes: one.Yes, Said: one.Said})
 	}
 	return stored
 }

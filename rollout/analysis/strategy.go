@@ -29,6 +29,8 @@ type Canary struct {
 	// DynamicStableScale makes stable as much smaller as it has less traffic. It costs time when a version fails: traffic
 	// returns as stable grows, because all at once would take stable down too.
 	DynamicStableScale bool
+	// Hooks have a say on the way.
+	Hooks []Hook `json:",omitempty"`
 	// Unrouted says that no router is told the weight: it is the share of pods, so that stable shrinks as the canary grows.
 	Unrouted bool
 }
@@ -63,6 +65,7 @@ type BlueGreen struct {
 	After []Metric
 	// ScaleDownDelay is how long the old version is kept after that.
 	ScaleDownDelay time.Duration
+	Hooks          []Hook `json:",omitempty"`
 }
 
 // Batches replaces pods in steps and uses no router: traffic goes to all pods alike.
@@ -72,6 +75,7 @@ type Batches struct {
 	// Ordinal says that nothing runs beside the workload: it takes the new version in itself, from the pod with the highest
 	// ordinal down, and stable back the same way.
 	Ordinal bool
+	Hooks   []Hook `json:",omitempty"`
 }
 
 // Batch is done when this percentage of all pods is new, the pause is over and the metrics have passed.
@@ -85,6 +89,7 @@ type Batch struct {
 type course struct {
 	steps      []Step
 	background []Metric
+	hooks      []Hook
 	// shrinks says that stable gets smaller as the canary grows.
 	shrinks bool
 	// routed says that a router is told the weight; else it follows from the numbers of pods.
@@ -115,12 +120,12 @@ func (s Strategy) course() (course, bool) {
 	case s.Canary != nil:
 		return course{
 			steps: ended(s.Canary.Steps), background: s.Canary.Analysis,
-			shrinks: s.Canary.DynamicStableScale || s.Canary.Unrouted, routed: !s.Canary.Unrouted, name: s.digest(),
+			shrinks: s.Canary.DynamicStableScale || s.Canary.Unrouted, routed: !s.Canary.Unrouted, name: s.digest(), hooks: s.Canary.Hooks,
 		}, true
 	case s.BlueGreen != nil:
-		return course{steps: s.BlueGreen.steps(), routed: true, preview: true, name: s.digest()}, true
+		return course{steps: s.BlueGreen.steps(), routed: true, preview: true, name: s.digest(), hooks: s.BlueGreen.Hooks}, true
 	case s.Rolling != nil:
-		return course{steps: ended(s.Rolling.steps()), shrinks: true, ordinal: s.Rolling.Ordinal, name: s.digest()}, true
+		return course{steps: ended(s.Rolling.steps()), shrinks: true, ordinal: s.Rolling.Ordinal, name: s.digest(), hooks: s.Rolling.Hooks}, true
 	}
 	return course{}, false
 }
@@ -202,6 +207,9 @@ func (s Strategy) Validate() error {
 		if err := validateMetrics(step.Analysis, names); err != nil {
 			return fmt.Errorf("step %d: %w", i+1, err)
 		}
+	}
+	if err := validateHooks(c.hooks); err != nil {
+		return err
 	}
 	return validateMetrics(c.background, names)
 }

@@ -14,6 +14,7 @@ func (s *step) onCourse() {
 	s.follow()
 	s.withdraw()
 	s.take()
+	s.listen()
 	s.obey()
 	switch s.Phase {
 	case v1alpha1.PhaseProgressing:
@@ -109,7 +110,7 @@ func (s *step) travel() {
 		case finding.Outcome == v1alpha1.VerdictInconclusive:
 			s.stop(finding)
 			return
-		case finding.Outcome == "", s.ordered() != nil:
+		case finding.Outcome == "", s.ordered() != nil, !s.cleared():
 			return
 		case s.Course.Step == len(s.way.steps):
 			s.promote()
@@ -119,6 +120,7 @@ func (s *step) travel() {
 		}
 		s.Course.Step++
 		s.Course.Since, s.Course.Tallies = s.now(), nil
+		s.forgetAnswers()
 	}
 }
 
@@ -329,7 +331,7 @@ func (s *step) begins() {
 	if s.Course.Background == nil && len(s.way.background) > 0 && (s.Course.Weight > 0 || s.Course.Header != Header{}) {
 		s.Course.Background = tallies(s.way.background, s.now())
 	}
-	if s.Course.Tallies == nil && s.Course.Canary != nil && s.Course.Step < len(s.way.steps) && s.Course.Lacks.IsZero() {
+	if s.Course.Tallies == nil && s.Course.Canary != nil && s.Course.Step < len(s.way.steps) && s.Course.Lacks.IsZero() && s.cleared() {
 		s.Course.Tallies = tallies(s.way.steps[s.Course.Step].Analysis, s.now())
 	}
 }
@@ -403,21 +405,27 @@ func (s *step) onward(before State) []Effect {
 	}
 	effects = append(append(effects, s.events...), s.evictions()...)
 	measure, next := s.due()
+	names, call := s.calls()
+	calls, measures := len(names) > 0 && s.o.Answers == nil, len(measure.Names) > 0 && s.o.Looks == nil
 	switch {
 	case s.inspect:
 		return append(effects, Inspect{})
-	case len(measure.Names) > 0 && s.o.Looks == nil:
+	case calls && measures:
+		return append(effects, Call{Names: names}, measure)
+	case calls:
+		return append(effects, Call{Names: names})
+	case measures:
 		return append(effects, measure)
 	case !s.Settled() || some && !placed || s.Course.Canary != nil:
-		effects = append(effects, WakeAt{At: s.rouse(next)})
+		effects = append(effects, WakeAt{At: s.rouse(next, call)})
 	}
 	return effects
 }
 
-// rouse is the earliest of the next look at the pods, the next of a metric, and the end of a pause.
-func (s *step) rouse(metric time.Time) time.Time {
+// rouse is the earliest of the next look at the pods, the next of a metric, the next call of a Hook, and the end of a pause.
+func (s *step) rouse(metric, call time.Time) time.Time {
 	at := s.o.Now.Add(s.o.interval())
-	times := []time.Time{metric}
+	times := []time.Time{metric, call}
 	if order := s.ordered(); order != nil {
 		times = append(times, order.Until)
 	}

@@ -28,6 +28,8 @@ type harbour struct {
 	Deaf, Blind bool
 	Approval    *analysis.Approval
 	Order       *analysis.Order
+	// Mute says that webhooks do not answer, Recall that a gate says yes; for one run each.
+	Mute, Recall bool
 	// Banned is the target that is known to have failed, and Ceiling the traffic that it had last.
 	Banned  string
 	Ceiling int
@@ -161,6 +163,8 @@ func (h harbour) run(strategy analysis.Strategy, f faults) (harbour, error) {
 				o.Pods, again = h.pods(), true
 			case analysis.Measure:
 				o.Looks, again = h.looks(e.Names), true
+			case analysis.Call:
+				o.Answers, again = h.answers(e.Names), true
 			}
 		}
 		if !again {
@@ -223,7 +227,7 @@ func (h harbour) check(before, after analysis.State, effects []analysis.Effect, 
 		switch e := effect.(type) {
 		case analysis.WakeAt:
 			rouses = true
-		case analysis.Inspect, analysis.Measure:
+		case analysis.Inspect, analysis.Measure, analysis.Call:
 			rouses = true
 		case analysis.Record:
 			recordAt = i
@@ -266,6 +270,8 @@ func (h harbour) allowed(s analysis.State, a analysis.Arrangement, o analysis.Ob
 	routed := routes(o.Strategy)
 	rises := routed && a.Weight > h.Weight || !routed && a.CanaryReplicas > h.Canary.Wanted
 	switch {
+	case rises && unconfirmed(s):
+		return fmt.Errorf("traffic rises to %d%% and nobody has confirmed it", a.Weight)
 	case a.Stable.Name == h.Banned:
 		return fmt.Errorf("%s has failed and becomes stable", h.Banned)
 	case canary != "" && canary == h.Banned && (a.Weight > h.Ceiling || rises || a.Header != analysis.Header{}):
@@ -302,6 +308,9 @@ func courses() map[string]analysis.Strategy {
 		"canary by the share of pods": {Canary: &analysis.Canary{Steps: []analysis.Step{
 			{Weight: at(25)}, {Analysis: watching[:1]},
 		}, Unrouted: true}},
+		"canary with webhooks": {Canary: &analysis.Canary{Steps: []analysis.Step{
+			{Weight: at(50)}, {Analysis: watching[:1]},
+		}, Hooks: hooks}},
 		"blue-green": {BlueGreen: &analysis.BlueGreen{Before: watching[:1], After: watching[1:], ScaleDownDelay: look}},
 		"batches":    {Rolling: &analysis.Batches{Batches: []analysis.Batch{{Percent: 25, Pause: &analysis.Halt{}}, {Percent: 50, Pause: &analysis.Halt{For: look}, Analysis: watching[:1]}}}},
 	}
@@ -329,6 +338,16 @@ func (h harbour) shift(d time.Duration) harbour {
 	}
 	earlier(&s.Course.Since)
 	earlier(&s.Course.Lacks)
+	s.Course.Called = slices.Clone(s.Course.Called)
+	for i := range s.Course.Called {
+		c := &s.Course.Called[i]
+		if earlier(&c.Last); c.Yes {
+			c.Last = time.Time{} // nobody asks any more
+		} else if c.Last.Before(epoch.Add(-look)) && !c.Last.IsZero() {
+			c.Last = epoch.Add(-look)
+		}
+		c.Said = ""
+	}
 	s.Course.Tallies, s.Course.Background = slices.Clone(s.Course.Tallies), slices.Clone(s.Course.Background)
 	for _, tallies := range [][]analysis.Tally{s.Course.Tallies, s.Course.Background} {
 		for i := range tallies {
@@ -401,7 +420,7 @@ func (h harbour) order(abort bool) harbour {
 func (h harbour) calm(strategy analysis.Strategy) (harbour, error) {
 	h = h.shift(look)
 	h = h.tide()
-	h.Deaf, h.Blind = false, false
+	h.Deaf, h.Blind, h.Mute, h.Recall = false, false, false, false
 	next, err := h.approve().run(strategy, faults{})
 	return next.shift(0), err
 }
@@ -465,6 +484,10 @@ func walk(t *testing.T, strategy analysis.Strategy) {
 			return strings.HasSuffix(event, ", killed") || lost(strategy, strings.TrimPrefix(event, "ask for "))
 		})
 	}
+	if strategy.Canary != nil && len(strategy.Canary.Hooks) > 0 {
+		happens["nobody answers"] = func(h harbour) (harbour, faults) { h.Mute = true; return h.shift(look), faults{} }
+		happens["called back"] = func(h harbour) (harbour, faults) { h.Recall = true; return h.shift(look), faults{} }
+	}
 	names := slices.Sorted(func(yield func(string) bool) {
 		for name := range happens {
 			if !yield(name) {
@@ -492,7 +515,7 @@ func walk(t *testing.T, strategy analysis.Strategy) {
 			if err != nil {
 				t.Fatalf("%s%s: %v\n%s", story(key), event, err, next.key())
 			}
-			next.Approval, next.Order, next.Deaf, next.Blind = nil, nil, false, false
+			next.Approval, next.Order, next.Deaf, next.Blind, next.Mute, next.Recall = nil, nil, false, false, false, false
 			next = next.shift(0)
 			if to := next.key(); seen[to].harbour.Asked == "" {
 				seen[to] = voyage{key, event, next}
