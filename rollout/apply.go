@@ -45,6 +45,11 @@ func (r *Reconciler) applyObject(ctx context.Context, form *unstructured.Unstruc
 		return nil, err
 	}
 	live, err := r.send(ctx, form)
+	if apierrors.IsInvalid(err) {
+		if ousted, failed := r.oust(ctx, form); failed == nil && ousted {
+			live, err = r.send(ctx, form)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

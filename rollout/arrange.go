@@ -61,6 +61,7 @@ type arranging struct {
 	unread                      error
 	canary                      []*unstructured.Unstructured // what is applied beside stable: these, and what sends to it or to stable alone
 	moved                       []*unstructured.Unstructured // what traffic was moved by, as it is live
+	meddled                     bool                         // somebody has changed one of the workloads
 	applied                     []v1alpha1.AppliedObject
 }
 
@@ -108,6 +109,7 @@ func (r *Reconciler) arrange(ctx context.Context, rollout *v1alpha1.Rollout, a a
 	if err := w.load(ctx); err != nil {
 		return nil, err
 	}
+	w.meddled = w.meddledWith(ctx)
 	for _, step := range w.order() {
 		if err := step(ctx); err != nil {
 			return w.applied, err
@@ -123,6 +125,8 @@ func (w *arranging) order() []func(context.Context) error {
 	switch late := w.stableLate(); {
 	case rises && late:
 		return []func(context.Context) error{w.placeCanary, w.moveTraffic, w.placeStable, w.removeRest}
+	case w.Placed.Failed == "" && w.meddled: // what is newest is not what was applied: traffic is not to go there
+		return []func(context.Context) error{w.placeStable, w.placeCanary, w.moveTraffic, w.removeRest}
 	case rises:
 		return []func(context.Context) error{w.placeStable, w.placeCanary, w.moveTraffic, w.removeRest}
 	case late:
@@ -147,8 +151,10 @@ func (w *arranging) load(ctx context.Context) error {
 			w.routes = append(w.routes, form)
 			continue
 		case form.GetKind() == "Deployment" && w.o.Scaled:
+			unpaused(form)
 			unstructured.RemoveNestedField(form.Object, "spec", "replicas")
 		case form.GetKind() == "Deployment":
+			unpaused(form)
 			resize(form, w.StableReplicas)
 		}
 		w.stable = append(w.stable, form)

@@ -46,6 +46,7 @@ func canaryForms(bundle []*unstructured.Unstructured, rollout *v1alpha1.Rollout,
 		form.SetName(name)
 		if isWorkload {
 			form.SetName(canaryName(rollout))
+			unpaused(form)
 			resize(form, a.CanaryReplicas)
 			label := map[string]any{manifests.LabelCanary: canaryLabel(rollout)}
 			merge(form, label, "spec", "selector", "matchLabels")

@@ -2,6 +2,7 @@ package rollout_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -119,6 +120,8 @@ type bed struct {
 	meter    rollout.Meter
 	// kind of the workload, where it is no Deployment.
 	kind string
+	// drain replaces a millisecond where it is set.
+	drain time.Duration
 	// routes are what the Rollout names.
 	routes []any
 }
@@ -170,7 +173,7 @@ func (b *bed) start() {
 	}
 	ctx, cancel := context.WithCancel(b.ctx)
 	b.metrics = prometheus.NewRegistry()
-	loop, err := rollout.New(rollout.Options{Events: b.events, Meter: b.meter, Servers: servers{}, Metrics: b.metrics, Drain: time.Millisecond, Failpoint: func(name string) {
+	loop, err := rollout.New(rollout.Options{Events: b.events, Meter: b.meter, Servers: servers{}, Metrics: b.metrics, Drain: cmp.Or(b.drain, time.Millisecond), Failpoint: func(name string) {
 		if b.failpoint.CompareAndSwap(name, "") {
 			b.kills.Add(1)
 			cancel()

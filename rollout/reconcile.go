@@ -262,8 +262,8 @@ func (p *pass) place(ctx context.Context, bundle v1alpha1.BundleRef, as string, 
 	if errors.Is(err, errNotYet) {
 		// What is in place by now is ours already: the next try must not take it for somebody's change.
 		p.note(ctx, merged(p.rollout.Status.Applied, applied), p.rollout.Status.AppliedBundle)
-		p.soon(retryAfter(err))
-		return true
+		p.tellDrifts(drifts, applied, bundle) // it will not be one any more by then
+		return p.awaits(err)
 	}
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Info("a bundle was not applied", "bundle", bundle.Name, "cause", err.Error())
@@ -274,13 +274,17 @@ func (p *pass) place(ctx context.Context, bundle v1alpha1.BundleRef, as string, 
 	p.r.failpoint(FailpointTraffic, p.rollout)
 	p.o.Refusal = nil
 	p.note(ctx, applied, as)
-	for _, d := range drifts {
-		if !slices.ContainsFunc(applied, func(one v1alpha1.AppliedObject) bool { return one.Kind == d.ref.Kind && one.Name == d.ref.Name }) {
-			continue // it is not wanted any more
-		}
-		p.tell(analysis.Tell{Reason: v1alpha1.ReasonDrift, Message: fmt.Sprintf("%s: %s; restored from %s", d.ref, d.why, bundleName(&bundle))})
-	}
+	p.tellDrifts(drifts, applied, bundle)
 	return true
+}
+
+// tellDrifts says what others had changed of the objects that were applied by now. Others are not wanted any more, or come later.
+func (p *pass) tellDrifts(drifts []drift, applied []v1alpha1.AppliedObject, from v1alpha1.BundleRef) {
+	for _, d := range drifts {
+		if slices.ContainsFunc(applied, func(one v1alpha1.AppliedObject) bool { return one.Kind == d.ref.Kind && one.Name == d.ref.Name }) {
+			p.tell(analysis.Tell{Reason: v1alpha1.ReasonDrift, Message: fmt.Sprintf("%s: %s; restored from %s", d.ref, d.why, bundleName(&from))})
+		}
+	}
 }
 
 // note writes down what is in place. Without it a Bundle is applied once more later, which changes nothing.

@@ -28,7 +28,7 @@ func statusFor(rollout *v1alpha1.Rollout, state analysis.State, refusal *analysi
 	state.Into(&updated.Status)
 	updated.Status.ObservedGeneration = rollout.Generation
 	ready, reconciling, stalled := conditionsFor(state)
-	if refusal != nil && stalled == nil {
+	if refusal != nil && stalled == nil && (!refusal.Waits || state.Phase == v1alpha1.PhaseReturning) {
 		message := "cannot be applied: " + refusal.Message
 		reconciling = &metav1.Condition{Type: v1alpha1.ConditionReconciling, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonApplyFailed, Message: message}
 		if state.Phase == v1alpha1.PhaseHealthy {

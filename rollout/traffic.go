@@ -2,15 +2,13 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/rollout/analysis"
@@ -29,6 +27,9 @@ func (w *arranging) moveTraffic(ctx context.Context) error {
 	shared, err := w.told(ctx, beside, byRoutes(w.rollout), w.routes)
 	if err != nil {
 		return err
+	}
+	if w.retires() { // Routes first: they come back also when stable's pods cannot be told
+		return errors.Join(w.moveRoutes(ctx, shared), w.moveServices(ctx, pinned))
 	}
 	if err := w.moveServices(ctx, pinned); err != nil {
 		return err
@@ -59,8 +60,8 @@ func (w *arranging) told(ctx context.Context, beside, tells bool, objects []*uns
 }
 
 func (w *arranging) moveServices(ctx context.Context, pinned bool) error {
-	hash := ""
-	if pinned {
+	hash, retires := "", w.retires()
+	if pinned || retires {
 		name := w.rollout.Spec.WorkloadRef.Name
 		if w.Weight == 100 {
 			name = canaryName(w.rollout)
@@ -72,7 +73,7 @@ func (w *arranging) moveServices(ctx context.Context, pinned bool) error {
 	}
 	for _, service := range w.services {
 		form := service.DeepCopy()
-		if pinned {
+		if pinned || retires {
 			pin(form, hash)
 		}
 		if err := w.move(ctx, form, pinned); err != nil {
@@ -126,7 +127,11 @@ func (w *arranging) reachable(ctx context.Context) error {
 		return err
 	}
 	if w.o.Workload.Available > 0 && w.Weight < 100 && (!shared || before.Weight == 100) {
-		if err := w.haveEndpoints(ctx, w.services, gateway.Stable); err != nil {
+		serving, err := w.serving(ctx, w.services)
+		if err != nil {
+			return err
+		}
+		if err := w.haveEndpoints(ctx, serving, gateway.Stable); err != nil {
 			return err
 		}
 	}
@@ -142,24 +147,12 @@ const heard = time.Second
 
 func (w *arranging) haveEndpoints(ctx context.Context, services []*unstructured.Unstructured, name func(string) string) error {
 	for _, service := range services {
-		var endpoints discoveryv1.EndpointSliceList
-		of := client.MatchingLabels{discoveryv1.LabelServiceName: name(service.GetName())}
-		if err := w.direct.List(ctx, &endpoints, client.InNamespace(w.rollout.Namespace), of); err != nil {
-			return fmt.Errorf("endpoints of Service %s: %w", name(service.GetName()), err)
-		}
-		ready, changed := false, time.Time{}
-		for i := range endpoints.Items {
-			ready = ready || slices.ContainsFunc(endpoints.Items[i].Endpoints, func(e discoveryv1.Endpoint) bool {
-				return e.Conditions.Ready == nil || *e.Conditions.Ready
-			})
-			for _, e := range endpoints.Items[i].ManagedFields {
-				if e.Time != nil && e.Time.After(changed) {
-					changed = e.Time.Time
-				}
-			}
+		ready, changed, err := w.endpointsOf(ctx, name(service.GetName()))
+		if err != nil {
+			return err
 		}
 		if !ready {
-			return fmt.Errorf("endpoints of Service %s: %w", name(service.GetName()), errNotYet)
+			return fmt.Errorf("pods that the Service %s reaches: %w", name(service.GetName()), errNotYet)
 		}
 		if left := changed.Add(time.Second + min(heard, w.options.Drain)).Sub(w.options.Now()); left > 0 { // it is written in whole seconds
 			return errDraining{left}

@@ -321,6 +321,9 @@ type RolloutCourse struct {
 	// Lacks is since when the canary is smaller than it has to be.
 	// +optional
 	Lacks *metav1.Time `json:"lacks,omitempty"`
+	// Hindered is since when what is asked for could not be put in place for other reasons.
+	// +optional
+	Hindered *metav1.Time `json:"hindered,omitempty"`
 	// Promoting says that the workload becomes the target, Leaving and Withdrawn that the canary goes.
 	Promoting bool `json:"promoting,omitempty"`
 	Leaving   bool `json:"leaving,omitempty"`

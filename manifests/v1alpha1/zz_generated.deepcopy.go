@@ -2250,6 +2250,10 @@ func (in *RolloutCourse) DeepCopyInto(out *RolloutCourse) {
 		in, out := &in.Lacks, &out.Lacks
 		*out = (*in).DeepCopy()
 	}
+	if in.Hindered != nil {
+		in, out := &in.Hindered, &out.Hindered
+		*out = (*in).DeepCopy()
+	}
 	if in.Tallies != nil {
 		in, out := &in.Tallies, &out.Tallies
 		*out = make([]MetricTally, len(*in))

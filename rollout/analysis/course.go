@@ -21,6 +21,8 @@ type Course struct {
 	Header           Header
 	// Lacks is since when the canary is smaller than it has to be, zero while it is not.
 	Lacks time.Time
+	// Hindered is since when something else than pods keeps what is asked for from being in place, zero while nothing does.
+	Hindered time.Time
 	// Promoting says that stable's workload is being updated while the canary serves.
 	Promoting bool
 	// Leaving says that the target is another one by now: the canary is on its way out.

@@ -26,6 +26,7 @@ const (
 	ReasonStableFails   = "StableFailsAlike"
 	ReasonUnknown       = "StateUnknown"
 	ReasonNotApplied    = "NotApplied"
+	ReasonMissing       = "NotThereYet" // what a controller of Kubernetes makes
 	ReasonHeld          = "WorkloadPaused"
 	ReasonSlow          = "NotFinished"
 )
@@ -55,6 +56,8 @@ func Judge(o Observation, elapsed time.Duration) Finding {
 	switch {
 	case o.Refusal != nil && o.Refusal.Invalid:
 		return fail(ReasonRejected, "the API server refused it: %s", o.Refusal.Message)
+	case o.Refusal != nil && o.Refusal.Waits:
+		return inconclusive(over, ReasonMissing, "%s", o.Refusal.Message)
 	case o.Refusal != nil:
 		return inconclusive(over, ReasonNotApplied, "it could not be applied: %s", o.Refusal.Message)
 	case w.Knowledge == Unknown:

@@ -138,5 +138,7 @@ type Refusal struct {
 	// Invalid says that the Bundle itself was refused. False means that it could
 	// not be asked, or that something other than the Bundle is in the way.
 	Invalid bool
+	// Waits says that nothing was refused: something of Kubernetes has to come first, which is nobody's fault.
+	Waits   bool
 	Message string
 }

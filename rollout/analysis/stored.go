@@ -18,7 +18,7 @@ func courseFrom(stored *v1alpha1.RolloutCourse) Course {
 	}
 	return Course{
 		Canary: stored.Canary.DeepCopy(), Way: stored.Strategy, Step: int(stored.Step), Since: timeFrom(stored.Since),
-		Weight: int(stored.Weight), Replicas: int(stored.Replicas), Header: headerFrom(stored.Header), Lacks: timeFrom(stored.Lacks),
+		Weight: int(stored.Weight), Replicas: int(stored.Replicas), Header: headerFrom(stored.Header), Lacks: timeFrom(stored.Lacks), Hindered: timeFrom(stored.Hindered),
 		Promoting: stored.Promoting, Leaving: stored.Leaving, Withdrawn: stored.Withdrawn,
 		Tallies: talliesFrom(stored.Tallies), Background: talliesFrom(stored.Background), Called: calledFrom(stored.Called),
 		Trail: slices.Clone(stored.Trail),
@@ -32,7 +32,7 @@ func (c Course) into() *v1alpha1.RolloutCourse {
 	}
 	stored := &v1alpha1.RolloutCourse{
 		Canary: c.Canary.DeepCopy(), Strategy: c.Way, Step: int32(c.Step), Since: timeInto(c.Since),
-		Weight: int32(c.Weight), Replicas: int32(c.Replicas), Lacks: timeInto(c.Lacks),
+		Weight: int32(c.Weight), Replicas: int32(c.Replicas), Lacks: timeInto(c.Lacks), Hindered: timeInto(c.Hindered),
 		Promoting: c.Promoting, Leaving: c.Leaving, Withdrawn: c.Withdrawn,
 		Tallies: talliesInto(c.Tallies), Background: talliesInto(c.Background), Called: calledInto(c.Called),
 		Trail: slices.Clone(c.Trail),

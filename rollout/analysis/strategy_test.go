@@ -85,7 +85,7 @@ func (r *trip) moving() bool {
 // back is shift that forgets nothing.
 func (h harbour) back(d time.Duration) harbour {
 	c := h.State.Course
-	for _, at := range []*time.Time{&c.Since, &c.Lacks} {
+	for _, at := range []*time.Time{&c.Since, &c.Lacks, &c.Hindered} {
 		if !at.IsZero() {
 			*at = at.Add(-d)
 		}

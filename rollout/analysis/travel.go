@@ -156,7 +156,7 @@ func (s *step) check(late bool) Finding {
 	}
 	if s.large() {
 		s.Course.Lacks = time.Time{}
-		return metrics
+		return s.hindered(metrics, late)
 	}
 	if s.Course.Lacks.IsZero() {
 		s.Course.Lacks = s.now()
@@ -168,8 +168,12 @@ func (s *step) check(late bool) Finding {
 	if !s.Course.Promoting && !s.way.ordinal {
 		o.Workload = o.Canary
 	}
-	if o.Refusal == nil && o.Workload.Knowledge != Unknown && o.Workload.Placed.Bundle != s.Target.Digest {
+	placed := o.Workload.Placed.Bundle == s.Target.Digest
+	if o.Refusal == nil && o.Workload.Knowledge != Unknown && !placed {
 		return Finding{} // it is about to be applied
+	}
+	if o.Refusal != nil && o.Refusal.Waits && placed {
+		o.Refusal = nil // pods that do not come say why
 	}
 	finding := Judge(o, elapsed)
 	if finding.Outcome == v1alpha1.VerdictPass {
@@ -263,6 +267,7 @@ func (s *step) halted() {
 	case fault && s.judge().Outcome == v1alpha1.VerdictFail:
 		s.fail(finding)
 		s.withdraw()
+	case s.stuck():
 	case fault || finding.Outcome != v1alpha1.VerdictInconclusive:
 		s.resume("goes on with a new deadline")
 	case finding.Reason != s.Verdict.Reason || finding.Then == Rollback:
@@ -271,7 +276,7 @@ func (s *step) halted() {
 }
 
 func (s *step) resume(how string) {
-	s.Phase, s.Verdict, s.Course.Lacks = v1alpha1.PhaseProgressing, nil, time.Time{}
+	s.Phase, s.Verdict, s.Course.Lacks, s.Course.Hindered = v1alpha1.PhaseProgressing, nil, time.Time{}, time.Time{}
 	s.tell(false, EventResumed, fmt.Sprintf("%s %s", name(*s.Target), how))
 }
 

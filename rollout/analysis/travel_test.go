@@ -348,6 +348,7 @@ func (h harbour) shift(d time.Duration) harbour {
 		}
 		c.Said = ""
 	}
+	s.Course.Hindered = time.Time{} // TestWhatCannotBePutInPlacePauses tells of it; here it would multiply the states
 	s.Course.Tallies, s.Course.Background = slices.Clone(s.Course.Tallies), slices.Clone(s.Course.Background)
 	for _, tallies := range [][]analysis.Tally{s.Course.Tallies, s.Course.Background} {
 		for i := range tallies {
