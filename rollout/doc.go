@@ -39,7 +39,7 @@
 // under such a strategy, and once when it is taken out. A strategy that changes
 // in the middle starts over from stable.
 // A Fail is written down with what the version's pods say, which is gone with them:
-// in at most 300 ms, without the values of Secrets (symptoms.go).
+// in at most half a second, without the values of Secrets (symptoms.go).
 // Counters that a sequential test compares are remembered in memory only: after
 // a restart counting begins anew, and what was found so far holds.
 //

@@ -173,7 +173,7 @@ func (b *bed) start() {
 	}
 	ctx, cancel := context.WithCancel(b.ctx)
 	b.metrics = prometheus.NewRegistry()
-	loop, err := rollout.New(rollout.Options{Events: b.events, Meter: b.meter, Servers: servers{}, Metrics: b.metrics, Drain: cmp.Or(b.drain, time.Millisecond), Failpoint: func(name string) {
+	loop, err := rollout.New(rollout.Options{Events: b.events, Meter: b.meter, Servers: servers{}, Metrics: b.metrics, Drain: cmp.Or(b.drain, time.Millisecond), Patience: 10 * time.Second, Failpoint: func(name string) {
 		if b.failpoint.CompareAndSwap(name, "") {
 			b.kills.Add(1)
 			cancel()

@@ -33,6 +33,8 @@ type Options struct {
 	// Drain is how long nothing that had traffic is taken away after traffic was moved: gateways and nodes hear of it a
 	// moment later. Default 5 s.
 	Drain time.Duration
+	// Patience is how long looking at the pods of a version that has failed may hold up its traffic's return. Default 500 ms.
+	Patience time.Duration
 	// Failpoint is called at named points (see Failpoints), for tests that kill the process there; nil for none.
 	Failpoint func(name string)
 }
@@ -65,6 +67,9 @@ func New(options Options) (*Reconciler, error) {
 	}
 	if options.Concurrency <= 0 {
 		options.Concurrency = 4
+	}
+	if options.Patience <= 0 {
+		options.Patience = 500 * time.Millisecond
 	}
 	if options.Drain <= 0 {
 		options.Drain = 5 * time.Second

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,9 +23,6 @@ import (
 
 // Bounds of what is told of pods.
 const (
-	// patience is how long looking at the pods of a version that has failed may hold up its traffic's return: once that
-	// has begun they go, and what they say with them.
-	patience       = 300 * time.Millisecond
 	symptomPods    = 3
 	symptomParts   = 3
 	symptomEvents  = 5
@@ -36,13 +34,13 @@ const (
 )
 
 // witness adds to a Fail that was found in this moment what the version's pods say. That it cannot be had is no reason to
-// wait: the Verdict stands without.
+// wait: the Verdict stands without. Afterwards would be too late: once traffic returns they go, and what they say with them.
 func (r *Reconciler) witness(ctx context.Context, rollout *v1alpha1.Rollout, before, next analysis.State) {
 	v := next.Verdict
 	if v == nil || v.Outcome != v1alpha1.VerdictFail || before.Verdict != nil && before.Verdict.Outcome == v1alpha1.VerdictFail && before.Target.Digest == next.Target.Digest {
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %s", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, r.options.Patience, fmt.Errorf("no answer within %s", r.options.Patience))
 	defer cancel()
 	if v.Evidence == nil {
 		v.Evidence = &v1alpha1.Evidence{}
@@ -75,6 +73,9 @@ func (r *Reconciler) symptoms(ctx context.Context, rollout *v1alpha1.Rollout, co
 
 // newPods are those of the version that comes in.
 func (r *Reconciler) newPods(ctx context.Context, rollout *v1alpha1.Rollout, course analysis.Course) ([]corev1.Pod, error) {
+	if byOrdinal(rollout) {
+		return r.newPodsByOrdinal(ctx, rollout)
+	}
 	var list corev1.PodList
 	if course.Canary != nil && !course.Promoting {
 		marked := client.MatchingLabels{manifests.LabelCanary: canaryLabel(rollout)}
@@ -95,6 +96,24 @@ func (r *Reconciler) newPods(ctx context.Context, rollout *v1alpha1.Rollout, cou
 		return owner == nil || !slices.ContainsFunc(sets, func(set metav1.PartialObjectMetadata) bool {
 			return set.UID == owner.UID && set.Annotations[annotationRevision] == deployment.Annotations[annotationRevision]
 		})
+	}), err
+}
+
+// newPodsByOrdinal are those of a StatefulSet that have its newest version.
+func (r *Reconciler) newPodsByOrdinal(ctx context.Context, rollout *v1alpha1.Rollout) ([]corev1.Pod, error) {
+	set, err := r.setOf(ctx, rollout)
+	if err != nil {
+		return nil, err
+	}
+	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+	if err != nil {
+		return nil, err
+	}
+	var list corev1.PodList
+	err = r.direct.List(ctx, &list, client.InNamespace(set.Namespace), client.MatchingLabelsSelector{Selector: selector}, client.Limit(maxPods))
+	return slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
+		owner := metav1.GetControllerOf(&pod)
+		return owner == nil || owner.UID != set.UID || pod.Labels[appsv1.ControllerRevisionHashLabelKey] != set.Status.UpdateRevision
 	}), err
 }
 
