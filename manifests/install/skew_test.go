@@ -65,6 +65,7 @@ func TestDefinitionsOnlyGrow(t *testing.T) {
 var harmless = map[string]string{
 	`applications.slipway.dev: v1alpha1.spec.timeout: has the rule "duration(self) >= duration('0s')" now`:                                                         "no durations: agents failed to read any Application then",
 	`rollouts.slipway.dev: v1alpha1.spec.strategy: has the rule "[has(self.rolling), has(self.canary), has(self.blueGreen)].filter(given, given).size() == 1" now`: "rolling was required, and there was nothing else",
+	`rollouts.slipway.dev: v1alpha1.spec.workloadRef: has the rule "has(self.kind) == has(oldSelf.kind) && (!has(self.kind) || self.kind == oldSelf.kind)" now`:    "there was one kind, so that none could change",
 }
 
 func olderDefinitions(t *testing.T) []*apiextensionsv1.CustomResourceDefinition {

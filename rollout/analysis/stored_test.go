@@ -52,6 +52,24 @@ func fill(t *testing.T, v reflect.Value) {
 	}
 }
 
+// inUTC names all times in a value alike.
+func inUTC(v reflect.Value) {
+	if at, is := v.Interface().(time.Time); is {
+		v.Set(reflect.ValueOf(at.UTC()))
+		return
+	}
+	switch v.Kind() {
+	case reflect.Slice:
+		for i := range v.Len() {
+			inUTC(v.Index(i))
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			inUTC(v.Field(i))
+		}
+	}
+}
+
 func TestStatusHoldsTheWholeCourse(t *testing.T) {
 	var s analysis.State
 	fill(t, reflect.ValueOf(&s.Course).Elem())
@@ -65,10 +83,7 @@ func TestStatusHoldsTheWholeCourse(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := analysis.FromStatus(read).Course
-	got.Since, got.Lacks = got.Since.UTC(), got.Lacks.UTC() // the API's times are read as local ones
-	for i := range got.Trail {
-		got.Trail[i].At.Time = got.Trail[i].At.UTC()
-	}
+	inUTC(reflect.ValueOf(&got).Elem()) // the API's times are read as local ones
 	if !reflect.DeepEqual(got, s.Course) {
 		t.Errorf("read %+v, written %+v", got, s.Course)
 	}
