@@ -40,7 +40,7 @@ func (r *Reconciler) observe(ctx context.Context, reader client.Reader, rollout 
 	if err != nil || strategy == (analysis.Strategy{}) && alone(rollout) {
 		return o, err
 	}
-	o.Approval, o.Order, o.Asked = approvalOf(rollout), orderOf(rollout), askedOf(rollout)
+	o.Approval, o.Order, o.Asked, o.Undo = approvalOf(rollout), orderOf(rollout), askedOf(rollout), undoOf(rollout)
 	if byOrdinal(rollout) {
 		o.Traffic.Knowledge = analysis.Absent
 		o.Size, o.Scaled, err = r.size(ctx, reader, rollout, o)

@@ -30,6 +30,9 @@ type RolloutSpec struct {
 	// +optional
 	Routes   []RouteRef `json:"routes,omitempty"`
 	Strategy Strategy   `json:"strategy"`
+	// Undo lets versions that ran until lately come back without steps and analysis; without it none does.
+	// +optional
+	Undo *UndoWindow `json:"undo,omitempty"`
 	// Bundle is set by the reconciler at apply and never stands in Git: what to roll out.
 	// +optional
 	Bundle *BundleRef `json:"bundle,omitempty"`
@@ -99,6 +102,11 @@ type RolloutStatus struct {
 	// Target is the Bundle being rolled out or judged last.
 	// +optional
 	Target *BundleRef `json:"target,omitempty"`
+	// Undo says that Target ran until lately, and comes in without steps and analysis.
+	Undo bool `json:"undo,omitempty"`
+	// History are Bundles that were stable or have failed, newest first, at most 10.
+	// +optional
+	History []PastBundle `json:"history,omitempty"`
 	// StartedAt is when Target began.
 	// +optional
 	StartedAt *metav1.Time `json:"startedAt,omitempty"`

@@ -20,9 +20,9 @@ func sails(t *testing.T, h harbour, strategy analysis.Strategy) harbour {
 			t.Fatal(err)
 		}
 		at := next.State.Course.Trail // the clock of a harbour stands still: metrics have to become due
-		verdict := next.State.Verdict
+		verdict, history := next.State.Verdict, next.State.History
 		next = next.shift(look)
-		next.State.Course.Trail, next.State.Verdict = at, verdict
+		next.State.Course.Trail, next.State.Verdict, next.State.History = at, verdict, history
 		if h = next; h.State.Settled() && h.State.Course.Canary == nil && nameOf(h.State.Target) == h.Asked {
 			return h
 		}

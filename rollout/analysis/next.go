@@ -47,6 +47,9 @@ func Next(s State, o Observation) (State, []Effect) {
 // findWay is true when the target runs beside a stable version, or when something still does.
 func (s *step) findWay() bool {
 	way, some := s.o.Strategy.course()
+	if some && s.Undo {
+		way = way.quick()
+	}
 	s.way = way
 	s.way.shrinks = way.shrinks && !s.o.Scaled                       // the canary comes on top
 	if !some || s.Course.Canary != nil && s.Course.Way != way.name { // what a strategy before has told the router has to go
@@ -97,12 +100,17 @@ func (s *step) adopt(asked v1alpha1.BundleRef) {
 func (s *step) begin(asked v1alpha1.BundleRef) {
 	s.Target, s.StartedAt, s.Verdict, s.Samples = &asked, s.now(), nil, nil
 	s.Course.Leaving = s.Course.Canary != nil
+	s.Undo = s.undoes(asked)
 	if s.Stable != nil && s.Stable.Digest == asked.Digest {
 		s.pass(Finding{Reason: ReasonAlreadyStable, Message: "this version has passed before and is not judged again"})
 		return
 	}
 	s.Phase = v1alpha1.PhaseProgressing
-	s.tell(false, EventStarted, fmt.Sprintf("rolling out %s", name(asked)))
+	how := ""
+	if s.Undo {
+		how = ", which was stable until lately, without steps and analysis"
+	}
+	s.tell(false, EventStarted, fmt.Sprintf("rolling out %s%s", name(asked), how))
 }
 
 // recall finds a Fail whose record got lost: the workload says that the target was judged and replaced.
@@ -176,6 +184,7 @@ func (s *step) returning() {
 
 func (s *step) pass(finding Finding) {
 	s.Phase = v1alpha1.PhaseHealthy
+	s.outlive()
 	s.Stable = s.Target
 	s.verdict(v1alpha1.VerdictPass, finding)
 	s.tell(false, EventPassed, fmt.Sprintf("%s: %s", name(*s.Target), finding.Message))
@@ -188,6 +197,7 @@ func (s *step) fail(finding Finding) {
 		s.Phase = v1alpha1.PhaseFailed
 		after = " (it is the first version, so there is nothing to return to and it stays in place; roll out another one)"
 	}
+	s.remember(*s.Target, true)
 	finding.Message += after
 	s.verdict(v1alpha1.VerdictFail, finding)
 	s.tell(true, EventFailed, fmt.Sprintf("%s: %s", name(*s.Target), finding.Message))

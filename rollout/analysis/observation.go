@@ -27,6 +27,8 @@ type Observation struct {
 	// Canary is the workload beside the stable one.
 	Canary  Workload
 	Traffic Traffic
+	// Undo is which versions may come back at once.
+	Undo Undo
 	// Looks at metrics, by name; nil while nobody looked. Next asks for them by Measure.
 	Looks map[string]Look
 	// Asked are the queries of metrics with their variables filled in, by name, for the evidence.

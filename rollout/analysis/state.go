@@ -16,6 +16,10 @@ type State struct {
 	Stable *v1alpha1.BundleRef
 	// Target is the Bundle that is rolled out or was judged last, nil before the first.
 	Target *v1alpha1.BundleRef
+	// Undo says that Target comes in without steps and analysis: it ran until lately.
+	Undo bool
+	// History are Bundles that were stable or have failed, newest first, at most MaxHistory.
+	History []v1alpha1.PastBundle
 	// StartedAt is when the deadline of Target began to run.
 	StartedAt time.Time
 	// Verdict on Target, nil while it is not judged.
@@ -37,6 +41,8 @@ func FromStatus(status v1alpha1.RolloutStatus) State {
 		Target:  status.Target.DeepCopy(),
 		Verdict: status.Verdict.DeepCopy(),
 		Samples: slices.Clone(status.Samples),
+		Undo:    status.Undo,
+		History: slices.Clone(status.History),
 	}
 	if status.StartedAt != nil {
 		s.StartedAt = status.StartedAt.Time
@@ -52,6 +58,7 @@ func (s State) Into(status *v1alpha1.RolloutStatus) {
 	status.Target = s.Target.DeepCopy()
 	status.Verdict = s.Verdict.DeepCopy()
 	status.Samples = slices.Clone(s.Samples)
+	status.Undo, status.History = s.Undo, slices.Clone(s.History)
 	status.StartedAt = nil
 	if !s.StartedAt.IsZero() {
 		status.StartedAt = &metav1.Time{Time: s.StartedAt}

@@ -30,6 +30,8 @@ type harbour struct {
 	Order       *analysis.Order
 	// Mute says that webhooks do not answer, Recall that a gate says yes; for one run each.
 	Mute, Recall bool
+	// Undoes says that versions come back at once.
+	Undoes bool
 	// Banned is the target that is known to have failed, and Ceiling the traffic that it had last.
 	Banned  string
 	Ceiling int
@@ -83,6 +85,9 @@ func (h harbour) observe(strategy analysis.Strategy) analysis.Observation {
 	}
 	if h.fleet() {
 		o.Workload.Replicas, o.Workload.Partition, o.Traffic = berths, h.Stable.Partition, analysis.Traffic{Knowledge: analysis.Absent}
+	}
+	if h.Undoes {
+		o.Undo = analysis.Undo{Revisions: 2, Within: time.Hour}
 	}
 	return o
 }
@@ -246,6 +251,8 @@ func (h harbour) check(before, after analysis.State, effects []analysis.Effect, 
 	}
 	was, is := nameOf(before.Stable), nameOf(after.Stable)
 	switch {
+	case after.Undo && (!h.Undoes || nameOf(after.Target) == "ill" || nameOf(after.Target) == h.Banned):
+		return fmt.Errorf("%s comes back at once", nameOf(after.Target))
 	case !after.Settled() && !rouses:
 		return fmt.Errorf("nothing will wake it: %+v", after)
 	case was != is && (is != nameOf(after.Target) || h.Stable.Placed.Bundle != after.Stable.Digest || h.Stable.Updated != berths):
@@ -335,6 +342,10 @@ func (h harbour) shift(d time.Duration) harbour {
 	s.Samples, s.StartedAt, s.Course.Trail = nil, time.Time{}, nil
 	if s.Target != nil && s.Stable == nil {
 		s.StartedAt = epoch.Add(-look)
+	}
+	s.History = slices.DeleteFunc(slices.Clone(s.History), func(past v1alpha1.PastBundle) bool { return !h.Undoes || past.Failed })
+	for i := range s.History {
+		s.History[i].Until.Time = epoch
 	}
 	earlier(&s.Course.Since)
 	earlier(&s.Course.Lacks)
@@ -467,10 +478,14 @@ type voyage struct {
 }
 
 func walk(t *testing.T, strategy analysis.Strategy) {
+	walkFrom(t, strategy, false)
+}
+
+func walkFrom(t *testing.T, strategy analysis.Strategy, undoes bool) {
 	stable := bundle("good")
 	start := harbour{
 		State: analysis.State{Phase: v1alpha1.PhaseHealthy, Stable: &stable, Target: &stable},
-		Asked: "good", Stable: berth{Placed: analysis.Placed{Bundle: "digest-good"}, Wanted: berths, Updated: berths, Available: berths},
+		Asked: "good", Stable: berth{Placed: analysis.Placed{Bundle: "digest-good"}, Wanted: berths, Updated: berths, Available: berths}, Undoes: undoes,
 	}.shift(0)
 	if ordinal(strategy) {
 		for i := range start.Hulls {
