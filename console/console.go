@@ -50,6 +50,7 @@ type Options struct {
 	Runs         Runs         // nil: nothing is built here
 	Control      Control      // of Runs
 	Tracer       Tracer       // nil: no chains are told
+	Enrolled     Enrolled     // whose agents' Rollouts are shown; nil: nobody's
 	Hooks        http.Handler // of webhooks, each with its own check of who sent it; nil for none
 	Tokens       []Token      // none: people may ask from this machine alone
 	Metrics      prometheus.Registerer
@@ -76,6 +77,8 @@ type Server struct {
 	runs         Runs
 	control      Control
 	tracer       Tracer
+	enrolled     Enrolled
+	rollouts     *rollouts
 	hooks        http.Handler
 	tokens       []Token
 	streams      chan struct{} // one for each client that reads logs
@@ -110,6 +113,8 @@ func New(o Options) (*Server, error) {
 		runs:         o.Runs,
 		control:      o.Control,
 		tracer:       o.Tracer,
+		enrolled:     o.Enrolled,
+		rollouts:     &rollouts{now: o.Now, most: or(o.Clusters, 1000), newest: map[string]receivedRollouts{}},
 		hooks:        o.Hooks,
 		tokens:       o.Tokens,
 		streams:      make(chan struct{}, or(o.Streams, 200)),

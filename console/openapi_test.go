@@ -43,6 +43,10 @@ var answers = map[string]struct{ body, result any }{
 	"POST /v1/reverts":                  {v1alpha1.RevertRequest{}, Answer{}},
 	"POST /v1/reports":                  {body: Report{}},
 	"GET /v1/reports":                   {result: Reports{}},
+	"POST /v1/rollouts":                 {body: v1alpha1.SignedRollouts{}},
+	"GET /v1/rollouts":                  {result: RolloutList{}},
+
+	"GET /v1/rollouts/{cluster}/{namespace}/{name}": {result: ReportedRollout{}},
 }
 
 type document struct {
@@ -125,6 +129,10 @@ func TestOpenAPITypes(t *testing.T) {
 	schemaOf(reflect.TypeFor[Error](), schemas)
 	schemaOf(reflect.TypeFor[LogEnd](), schemas)
 	schemaOf(reflect.TypeFor[Nudge](), schemas)
+	// What is said to the Kubernetes API, or within a payload, is described here, too.
+	schemaOf(reflect.TypeFor[v1alpha1.StepApproval](), schemas)
+	schemaOf(reflect.TypeFor[v1alpha1.RolloutOrder](), schemas)
+	schemaOf(reflect.TypeFor[v1alpha1.RolloutReport](), schemas)
 	d := described(t)
 	for pattern, types := range answers {
 		method, path, _ := strings.Cut(pattern, " ")

@@ -33,6 +33,7 @@ func (s *Server) routes() []route {
 		trace = missing("this server tells no chains", "'slipway trace' reads Git and the cluster itself")
 	}
 	all = append(all, route{"GET " + PathTrace + "{subject...}", Read, trace})
+	all = append(all, s.rolloutRoutes()...)
 	building := []route{
 		{"GET " + PathRuns, Read, s.getRuns},
 		{"GET " + PathRuns + "/{id}", Read, s.getRun},

@@ -26,6 +26,8 @@ const (
 	PathReverts = "/v1/reverts" // POST a RevertRequest, answered by an Answer
 	PathReports = "/v1/reports" // POST a Report
 	PathNudges  = "/v1/nudges"  // GET a stream of server-sent events, each data line a Nudge
+
+	PathRollouts = "/v1/rollouts" // POST a v1alpha1.SignedRollouts
 )
 
 // Answer says what the server did with a revert request.
@@ -108,6 +110,11 @@ func (c *Client) Revert(ctx context.Context, request v1alpha1.RevertRequest) (An
 func (c *Client) Report(ctx context.Context, report Report) error {
 	report.Cluster = c.cluster
 	return c.post(ctx, PathReports, report, nil)
+}
+
+// Rollouts sends how far the Rollouts of the cluster have come.
+func (c *Client) Rollouts(ctx context.Context, signed v1alpha1.SignedRollouts) error {
+	return c.post(ctx, PathRollouts, signed, nil)
 }
 
 const maxAnswer = 1 << 20

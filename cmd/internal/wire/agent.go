@@ -256,7 +256,11 @@ func connect(mgr manager.Manager, o AgentOptions, options *reconciler.Applicatio
 		reportChanges(ctx, mgr.GetClient(), o.Namespace, server)
 		return nil
 	})
-	return errors.Join(mgr.Add(reports), mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+	rollouts := manager.RunnableFunc(func(ctx context.Context) error {
+		reportRollouts(ctx, mgr.GetClient(), o.Cluster, server, o.Key, o.Now)
+		return nil
+	})
+	return errors.Join(mgr.Add(reports), mgr.Add(rollouts), mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		server.Nudges(ctx, func() { sources.Nudge(ctx, "") }, func(nudge report.Nudge) { sources.Nudge(ctx, nudge.URL) })
 		return nil
 	})))

@@ -125,7 +125,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	var repositories []console.Repository
 	var traced []console.TracedRepo
-	writers := map[string]*promoter.Promoter{}
+	writers, agents := map[string]*promoter.Promoter{}, &enrolled{}
 	for _, r := range o.Repositories {
 		store, err := clones.store(ctx, r.URL)
 		if err != nil {
@@ -137,6 +137,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 			return nil, err
 		}
 		writers[r.URL] = writer
+		agents.repos = append(agents.repos, &enrolling{store: store, branch: r.Branch})
 		traced = append(traced, console.TracedRepo{URL: r.URL, Branch: r.Branch, Repo: store})
 		repositories = append(repositories, console.Repository{URL: r.URL, Branch: r.Branch, Reverts: byPromoter{writer}})
 		if o.Poll > 0 {
@@ -157,6 +158,8 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		}
 	}
 	shows.Tracer = console.Chains{Repos: traced, Runs: shows.Runs}
+	agents.now = time.Now
+	shows.Enrolled = agents
 	s.console, err = console.New(shows)
 	if err == nil {
 		err = s.listen(ctx, o)
