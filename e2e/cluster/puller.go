@@ -82,11 +82,12 @@ func (p *puller) handle(ctx context.Context, o any) {
 		return
 	}
 	status := p.status(ctx, pod)
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": status})
+	known := map[string]any{"uid": pod.UID, "resourceVersion": pod.ResourceVersion} // what kwok makes of it later stands
+	patch, err := json.Marshal(map[string]any{"metadata": known, "status": status})
 	if err != nil {
 		return // cannot happen: these are plain structs
 	}
-	// An error means that the pod is gone or that the API server is down; the next event or resync decides again.
+	// An error means that the pod is another by now, or gone, or that the API server is down; the next event or resync decides again.
 	_, _ = p.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -62,13 +63,20 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 	s.cmd = exec.CommandContext(ctx, path, append(args, "--web.listen-address="+s.Address)...)
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Dir = s.out, s.out, options.Dir
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
+	begun := make(chan error)
+	// The kernel sends Pdeathsig when the thread ends that started the child, so that thread waits for it.
+	go func() {
+		runtime.LockOSThread()
+		defer close(s.done)
+		err := s.cmd.Start()
+		begun <- err
+		if err == nil {
+			_ = s.cmd.Wait() // it is ended by us, or says in its output why it ended
+		}
+	}()
+	if err := <-begun; err != nil {
 		return nil, fmt.Errorf("prometheus: %w", err)
 	}
-	go func() {
-		_ = s.cmd.Wait() // it is ended by us, or says in its output why it ended
-		close(s.done)
-	}()
 	if err := s.wait(ctx, options); err != nil {
 		s.Kill()
 		return nil, err
