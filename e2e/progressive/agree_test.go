@@ -23,9 +23,32 @@ func (s story) agrees() error {
 	if err != nil {
 		return err
 	}
-	var wrong []error
+	wrong := []error{s.isAs(want)}
 	names := map[schema.GroupVersionKind][]string{}
 	image := ""
+	for _, object := range want.Objects {
+		names[object.GroupVersionKind()] = append(names[object.GroupVersionKind()], object.GetName())
+		if containers, _, _ := unstructured.NestedSlice(object.Object, "spec", "template", "spec", "containers"); len(containers) == 1 {
+			image, _, _ = unstructured.NestedString(containers[0].(map[string]any), "image")
+		}
+	}
+	for kind, known := range names {
+		wrong = append(wrong, s.nothingBeside(kind, known))
+	}
+	return errors.Join(append(wrong, s.podsRun(image), s.settled())...)
+}
+
+// asInGit fails unless all objects are as the tip of Git says, whatever else is still there.
+func (s story) asInGit() error {
+	want, err := s.rendered()
+	if err != nil {
+		return err
+	}
+	return s.isAs(want)
+}
+
+func (s story) isAs(want manifests.Set) error {
+	var wrong []error
 	for _, object := range want.Objects {
 		live := &unstructured.Unstructured{}
 		live.SetGroupVersionKind(object.GroupVersionKind())
@@ -38,15 +61,8 @@ func (s story) agrees() error {
 		if _, moved := live.GetAnnotations()[manifests.AnnotationTraffic]; moved {
 			wrong = append(wrong, fmt.Errorf("%s: traffic is told apart", manifests.RefOf(object)))
 		}
-		names[object.GroupVersionKind()] = append(names[object.GroupVersionKind()], object.GetName())
-		if containers, _, _ := unstructured.NestedSlice(object.Object, "spec", "template", "spec", "containers"); len(containers) == 1 {
-			image, _, _ = unstructured.NestedString(containers[0].(map[string]any), "image")
-		}
 	}
-	for kind, known := range names {
-		wrong = append(wrong, s.nothingBeside(kind, known))
-	}
-	return errors.Join(append(wrong, s.podsRun(image), s.settled())...)
+	return errors.Join(wrong...)
 }
 
 // rendered is the Set of the app at the tip.

@@ -28,6 +28,7 @@ type people struct {
 	client  *http.Client
 	url     string
 	headers http.Header
+	end     func()
 
 	mu  sync.Mutex
 	all answers
@@ -36,7 +37,7 @@ type people struct {
 // perAsker is how many requests each of them sends in a second, unless answers take longer.
 const perAsker = 20
 
-// ask begins to ask the gateway for an app, so many times in a second until the test ends. Headers are names and values.
+// ask begins to ask the gateway for an app, so many times in a second until stop or the end of the test. Headers are names and values.
 func (p *port) ask(tb testing.TB, app string, rate int, headers ...string) *people {
 	tb.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: rate}
@@ -64,12 +65,19 @@ func (p *port) ask(tb testing.TB, app string, rate int, headers ...string) *peop
 			}
 		})
 	}
-	tb.Cleanup(func() {
+	all.end = func() {
 		cancel()
 		asking.Wait()
 		transport.CloseIdleConnections()
-	})
+	}
+	tb.Cleanup(all.end)
 	return all
+}
+
+// stop ends the asking, and returns all answers.
+func (p *people) stop() answers {
+	p.end()
+	return p.since(0)
 }
 
 func (p *people) once(ctx context.Context) (got answer) {
@@ -122,11 +130,11 @@ func (a answers) by() map[string]int {
 	return all
 }
 
-// faults counts what went wrong and was not the fault of a version.
-func (a answers) faults(except string) map[string]int {
+// faults counts what went wrong and was not the fault of one of these versions.
+func (a answers) faults(except ...string) map[string]int {
 	all := map[string]int{}
 	for _, one := range a {
-		if one.fault != "" && (except == "" || one.version != except) {
+		if one.fault != "" && (one.version == "" || !slices.Contains(except, one.version)) {
 			all[one.fault+" by "+one.version]++
 		}
 	}

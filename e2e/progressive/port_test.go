@@ -33,6 +33,7 @@ type port struct {
 	agent    *world.Process
 	renderer *render.Renderer // of what Git says
 	pushes   *pushes
+	versions sync.Map // of images
 	// good and better are well; all others are ready, too. failing answers a third of all requests by an error, picky all
 	// that have the header of testers; slow takes its time for half of them; crashing ends after some seconds, leaking
 	// when it has taken all of its memory.
@@ -59,44 +60,44 @@ func (p *pushes) of(commit gitsource.ObjectID) time.Time {
 	return p.at[commit]
 }
 
-// images pushes the versions of the sample service, of which all that are bad call themselves version 3.
+// images compiles the sample service and pushes its versions, of which all that are bad call themselves version 3.
 func (p *port) images(ctx context.Context) error {
 	root, err := world.ModuleRoot(ctx)
 	if err != nil {
 		return err
 	}
-	program := filepath.Join(p.Dir, "shop")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, ".")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", p.program(), ".")
 	build.Dir, build.Env = filepath.Join(root, "e2e", "testdata", "shop"), append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build of the sample: %w\n%s", err, out)
 	}
 	for _, image := range []struct {
-		into    *string
-		version string
-		env     string // one variable, or two
+		into *string
+		tag  string
+		env  map[string]string
 	}{
-		{&p.good, "1", ""},
-		{&p.better, "2", ""},
-		{&p.failing, "3", "SHOP_FAILS=33"},
-		{&p.picky, "3", "SHOP_FAILS_FOR=" + testers + ": yes"},
-		{&p.slow, "3", "SHOP_SLOW=200ms SHOP_SLOWS=50"},
-		{&p.crashing, "3", "SHOP_CRASHES_AFTER=4s"},
-		{&p.leaking, "3", "SHOP_LEAKS=15"},
+		{&p.good, "good", map[string]string{"SHOP_VERSION": "1"}},
+		{&p.better, "better", map[string]string{"SHOP_VERSION": "2"}},
+		{&p.failing, "failing", map[string]string{"SHOP_VERSION": "3", "SHOP_FAILS": "33"}},
+		{&p.picky, "picky", map[string]string{"SHOP_VERSION": "3", "SHOP_FAILS_FOR": testers + ": yes"}},
+		{&p.slow, "slow", map[string]string{"SHOP_VERSION": "3", "SHOP_SLOW": "200ms", "SHOP_SLOWS": "50"}},
+		{&p.crashing, "crashing", map[string]string{"SHOP_VERSION": "3", "SHOP_CRASHES_AFTER": "4s"}},
+		{&p.leaking, "leaking", map[string]string{"SHOP_VERSION": "3", "SHOP_LEAKS": "15"}},
 	} {
-		env := map[string]string{"SHOP_VERSION": image.version}
-		for setting := range strings.SplitSeq(image.env, " SHOP") {
-			if name, value, some := strings.Cut(setting, "="); some {
-				env["SHOP"+strings.TrimPrefix(name, "SHOP")] = value
-			}
-		}
-		tag, _, _ := strings.Cut(strings.ToLower(image.env), "=")
-		*image.into, err = cluster.BuildImage(ctx, p.Registry, cluster.ImageSpec{Binary: program, Repository: "shop", Tag: image.version + tag, Env: env})
-		if err != nil {
+		if *image.into, err = p.image(ctx, image.tag, image.env); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (p *port) program() string { return filepath.Join(p.Dir, "shop") }
+
+// image pushes the sample service as it behaves with these variables.
+func (p *port) image(ctx context.Context, tag string, env map[string]string) (string, error) {
+	reference, err := cluster.BuildImage(ctx, p.Registry, cluster.ImageSpec{Binary: p.program(), Repository: "shop", Tag: tag, Env: env})
+	p.versions.Store(reference, env["SHOP_VERSION"])
+	return reference, err
 }
 
 // openGateway runs Traefik as a pod, and waits until it takes requests.
@@ -173,11 +174,6 @@ func greeting(version string) string { return "Hello of " + version }
 
 // version is what an image calls itself.
 func (p *port) version(image string) string {
-	switch image {
-	case p.good:
-		return "1"
-	case p.better:
-		return "2"
-	}
-	return "3"
+	version, _ := p.versions.Load(image)
+	return fmt.Sprint(version)
 }

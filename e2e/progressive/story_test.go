@@ -32,12 +32,17 @@ type story struct {
 // begin makes an app whose Rollout has a strategy, and waits until its first version runs.
 func (p *port) begin(tb testing.TB, app, strategy string) story {
 	tb.Helper()
+	return p.beginWith(tb, app, p.good, strategy)
+}
+
+func (p *port) beginWith(tb testing.TB, app, image, strategy string) story {
+	tb.Helper()
 	s := story{tb, p, app}
-	files, err := p.app(app, p.good, strategy)
+	files, err := p.app(app, image, strategy)
 	s.must(err)
 	_, err = s.Commit(s.Context(), "Begin "+app, files...)
 	s.must(err)
-	s.runs(p.good)
+	s.runs(image)
 	return s
 }
 
@@ -117,7 +122,7 @@ func (s story) goesWell(image string, all *people) {
 	s.runs(image)
 	got := all.since(mark)
 	s.Logf("%s: version %s came in: %d answers, by version %v", s.app, s.version(image), len(got), got.by())
-	if faults := got.faults(""); len(faults) > 0 || got.first(s.version(image)).IsZero() {
+	if faults := got.faults(); len(faults) > 0 || got.first(s.version(image)).IsZero() {
 		s.Errorf("while version %s came in people got %v, faults %v", s.version(image), got.by(), faults)
 	}
 }
@@ -126,7 +131,8 @@ func (s story) goesWell(image string, all *people) {
 type comeback struct {
 	traffic time.Duration // until its last answer
 	commit  time.Duration // until Git had the revert
-	agreed  time.Duration // until the cluster was as Git says
+	asInGit time.Duration // until all objects were as Git says
+	agreed  time.Duration // until nothing was beside them, either
 	seen    time.Duration // from its first answer to the verdict
 }
 
@@ -137,6 +143,8 @@ type bad struct {
 	says   []string // words of the verdict and of the revert commit
 	gone   bool     // its pods go away by themselves, so that the gateway has nobody to ask
 	print  bool     // the commit that reverts it
+	// besides is a version that fails, too, as much as it always did.
+	besides string
 }
 
 // comesBack promotes a bad version. It waits until traffic is back, then for the one commit that reverts it, and holds that
@@ -153,20 +161,22 @@ func (s story) comesBack(b bad, to string, all *people) comeback {
 		s.Fatalf("no Fail; the Rollout is %+v", s.status())
 	}
 	revert := s.reverted(commit)
+	r := comeback{commit: s.pushes.of(revert.ID).Sub(verdict.at)}
+	s.eventually(s.asInGit)
+	r.asInGit = time.Since(verdict.at)
 	s.runs(to)
-	agreed := time.Now()
+	r.agreed = time.Since(verdict.at)
 	got := all.since(mark)
-	r := comeback{agreed: agreed.Sub(verdict.at), commit: s.pushes.of(revert.ID).Sub(verdict.at)}
 	if last := got.last(s.version(b.image)); !last.IsZero() {
 		r.traffic, r.seen = last.Sub(verdict.at), verdict.at.Sub(got.first(s.version(b.image)))
 	}
 	tenths := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
-	s.Logf("%s: %s: %s after its first answer; from the verdict to its last answer %s, to the revert commit %s, until Git and cluster agree %s; meanwhile %d answers, by version %v, %d bad",
-		s.app, verdict.reason, tenths(r.seen), tenths(r.traffic), tenths(r.commit), tenths(r.agreed), len(got), got.by(), got.bad())
+	s.Logf("%s: %s: %s after its first answer; from the verdict to its last answer %s, to the revert commit %s, until all is as in Git %s, and nothing beside it %s; meanwhile %d answers, by version %v, %d bad",
+		s.app, verdict.reason, tenths(r.seen), tenths(r.traffic), tenths(r.commit), tenths(r.asInGit), tenths(r.agreed), len(got), got.by(), got.bad())
 	if r.traffic > 5*time.Second {
 		s.Errorf("the bad version answered for %s after its verdict", r.traffic)
 	}
-	if faults := got.faults(s.version(b.image)); len(faults) > 0 && !b.gone {
+	if faults := got.faults(s.version(b.image), b.besides); len(faults) > 0 && !b.gone {
 		s.Errorf("people got %v", faults)
 	}
 	if verdict.reason != b.reason {

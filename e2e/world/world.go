@@ -43,6 +43,7 @@ const (
 type Options struct {
 	Dir      string           // for everything; kept by Stop
 	Node     cluster.NodeKind // what runs the pods
+	Nodes    int              // simulated ones; default 1
 	AuditLog bool             // of the API server
 	Ports    []int            // of a real node, to be reached from here
 	Bin      string           // folder with binaries that were built already; may be empty
@@ -102,7 +103,7 @@ func (w *World) start(ctx context.Context, o Options) (err error) {
 	}
 	w.URL, w.Repo = w.environments.URL, w.environments.Store
 	w.Cluster, err = cluster.Start(ctx, cluster.Options{
-		Dir: filepath.Join(w.Dir, "cluster"), Name: filepath.Base(w.Dir), Node: o.Node, AuditLog: o.AuditLog, Ports: o.Ports, Registry: w.Registry, Log: o.Log,
+		Dir: filepath.Join(w.Dir, "cluster"), Name: filepath.Base(w.Dir), Node: o.Node, KwokNodes: o.Nodes, AuditLog: o.AuditLog, Ports: o.Ports, Registry: w.Registry, Log: o.Log,
 	})
 	if err != nil {
 		return err
