@@ -36,12 +36,15 @@ func (b *bed) endpoints(service string) (stable, canary int) {
 // A Service that reaches no pods of the new version is not its pods' fault. It is a pause that says so, and a version that
 // mends the Service gets on.
 func TestWaitingForEndpointsEndsInAPause(t *testing.T) {
-	b, _ := routed(t, "1", `{"canary": {"progressDeadline": "4s", "steps": [{"weight": 50}, {"pause": {"for": "1s"}}]}}`)
+	b, _ := routed(t, "1", `{"canary": {"progressDeadline": "6s", "steps": [{"weight": 50}, {"pause": {"for": "1s"}}]}}`)
 	b.reaches(v1alpha1.PhaseHealthy, b.rollOut(minute, b.withRoutes("v1", "one")))
 	astray := strings.ReplaceAll(b.withRoutes("v2", "two"), "spec: {selector: {app: web}", "spec: {selector: {app: web, tier: none}")
 	v2 := b.rollOut(minute, astray)
-	web := b.reaches(v1alpha1.PhasePaused, v2)
-	if v := web.Status.Verdict; v.Outcome != v1alpha1.VerdictInconclusive || v.Reason != "NotThereYet" || !strings.Contains(v.Message, "Service web-canary") {
+	b.eventually("it says what is missing", func() bool {
+		status := b.rollout().Status
+		return status.Phase == v1alpha1.PhasePaused && status.Target.Digest == v2.Digest && strings.Contains(status.Verdict.Message, "Service web-canary")
+	})
+	if v := b.rollout().Status.Verdict; v.Outcome != v1alpha1.VerdictInconclusive || v.Reason != "NotThereYet" {
 		t.Errorf("verdict %+v", v)
 	}
 	b.steady("it stays paused", func() bool { return b.rollout().Status.Phase == v1alpha1.PhasePaused })

@@ -14,9 +14,13 @@
 // Rollout names Routes of the Gateway API (package gateway), these send to the
 // Services SERVICE-stable and SERVICE-canary, each pinned to the pods of one
 // version (pod-template-hash), as long as a canary runs; who calls the Service
-// itself gets the replica ratio. Without Routes all traffic follows the numbers
+// itself gets the replica ratio, and stable's pods alone from the moment that a
+// canary is taken out. Without Routes all traffic follows the numbers
 // of pods, and no weight is finer than one. Blue-green pins the Services
 // themselves, and shows the new version by Services called SERVICE-canary.
+//
+// What Kubernetes has to make first, like the endpoints of a Service, has the
+// deadline of pods; then the Rollout pauses and says what is missing.
 //
 // Where the Bundle has no number of pods, an autoscaler says stable's, and the
 // canary follows it; see adr/0002.

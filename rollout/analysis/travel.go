@@ -270,7 +270,7 @@ func (s *step) halted() {
 	case s.stuck():
 	case fault || finding.Outcome != v1alpha1.VerdictInconclusive:
 		s.resume("goes on with a new deadline")
-	case finding.Reason != s.Verdict.Reason || finding.Then == Rollback:
+	case finding.Reason != s.Verdict.Reason || finding.Then == Rollback, finding.Reason == ReasonMissing && finding.Message != s.Verdict.Message:
 		s.stop(finding)
 	}
 }
