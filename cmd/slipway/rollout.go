@@ -15,20 +15,6 @@ import (
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 )
 
-// rolloutStatus is what rollout status answers.
-type rolloutStatus struct {
-	Rollout string                `json:"rollout"`
-	Phase   v1alpha1.RolloutPhase `json:"phase"`
-	Stable  string                `json:"stable,omitempty"`
-	Target  string                `json:"target,omitempty"`
-	// Step counts from one; it and Weight are absent while nothing runs beside stable.
-	Step    int                    `json:"step,omitempty"`
-	Weight  int                    `json:"weight,omitempty"`
-	Said    []string               `json:"said,omitempty"`  // by metrics, lately
-	Order   *v1alpha1.RolloutOrder `json:"order,omitempty"` // that is in force
-	Verdict *v1alpha1.Verdict      `json:"verdict,omitempty"`
-}
-
 func rolloutCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "rollout",
@@ -39,62 +25,6 @@ func rolloutCommand(g *globals) *cobra.Command {
 	}
 	cmd.AddCommand(rolloutStatusCommand(g), rolloutPromoteCommand(g), rolloutPauseCommand(g), rolloutAbortCommand(g), rolloutRetryCommand(g))
 	return cmd
-}
-
-func rolloutStatusCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:     "status NAMESPACE/NAME",
-		Short:   "Show how far a Rollout has come",
-		Example: "  slipway rollout status shop/web",
-		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			_, rollout, err := g.rollout(cmd.Context(), given[0])
-			if err != nil {
-				return err
-			}
-			status := statusOfRollout(rollout)
-			return g.print(status, func(w io.Writer) { printRollout(w, status) })
-		},
-	}
-}
-
-func statusOfRollout(rollout *v1alpha1.Rollout) rolloutStatus {
-	known := rollout.Status
-	status := rolloutStatus{Rollout: rollout.Namespace + "/" + rollout.Name, Phase: known.Phase, Verdict: known.Verdict}
-	if known.Stable != nil {
-		status.Stable = known.Stable.Name
-	}
-	if known.Target != nil {
-		status.Target = known.Target.Name
-	}
-	if course := known.Course; course != nil && course.Canary != nil {
-		status.Step, status.Weight = int(course.Step)+1, int(course.Weight)
-		for _, tally := range append(course.Background, course.Tallies...) {
-			if tally.Said != "" {
-				status.Said = append(status.Said, tally.Said)
-			}
-		}
-	}
-	if order := orderOf(rollout); order != nil && time.Now().Before(order.Until) {
-		status.Order = order
-	}
-	return status
-}
-
-func printRollout(w io.Writer, status rolloutStatus) {
-	fmt.Fprintf(w, "%s is %s\n  stable  %s\n  target  %s\n", status.Rollout, or(string(status.Phase)), or(status.Stable), or(status.Target))
-	if status.Step > 0 {
-		fmt.Fprintf(w, "  step    %d, with %d%% of traffic\n", status.Step, status.Weight)
-	}
-	for _, said := range status.Said {
-		fmt.Fprintf(w, "  metric  %s\n", said)
-	}
-	if order := status.Order; order != nil {
-		fmt.Fprintf(w, "  %-7s until %s by %s: %s\n", orderedAs(order.Abort), clock(order.Until), order.By, order.Reason)
-	}
-	if status.Verdict != nil {
-		fmt.Fprintf(w, "  verdict %s: %s\n", status.Verdict.Outcome, status.Verdict.Message)
-	}
 }
 
 // approvedStep is what rollout promote answers.

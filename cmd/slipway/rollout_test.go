@@ -43,6 +43,10 @@ func TestRolloutPromote(t *testing.T) {
 		return nil
 	})
 	d.says(d.slipway(exitNo, "status", "sailing", "--check"), "Progressing")
+	if len(status.Trail) != 3 || status.Trail[1].Weight != 50 || status.Steps != 3 {
+		t.Errorf("status: %+v", status)
+	}
+	d.says(d.slipway(exitDone, "rollout", "status", "sailing/web"), "step    2 of 3, with 50% of traffic", "trail", "step 1   50%  Weight")
 
 	// A person may hold it, or take it out, for a while and with a reason.
 	d.says(d.slipway(exitUsage, "rollout", "pause", "sailing/web"), "--reason")
@@ -72,6 +76,7 @@ func TestRolloutPromote(t *testing.T) {
 		return nil
 	})
 	d.says(d.slipway(exitDone, "rollout", "promote", "sailing/web"), "step 2 of Bundle "+status.Target)
+	d.says(d.slipway(exitDone, "rollout", "status", "sailing/web", "--watch"), "sailing/web is Healthy", "step 3  100%  Weight", "Promoting", "Passed", "verdict Pass")
 	d.must(d.WaitReady(d.Context(), atMost, commit, "sailing"))
 
 	var deployment appsv1.Deployment
