@@ -20,6 +20,7 @@ import (
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -188,7 +189,15 @@ func (w *World) Install(ctx context.Context) error {
 			return fmt.Errorf("install %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
-	return nil
+	// An agent that starts now asks for all kinds, and ends where one is not known yet.
+	return eventually(ctx, 30*time.Second, func() error {
+		for _, kind := range []string{"Application", "ApplicationSet", "Rollout", "GitSource", "OCISource", "ChartSource", "Notification", "ImagePolicy", "Inventory"} {
+			if _, err := w.Kube.RESTMapper().RESTMapping(schema.GroupKind{Group: v1alpha1.Group, Kind: kind}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Stop ends every process, the cluster, the Git host and the registry.
