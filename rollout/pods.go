@@ -162,6 +162,8 @@ func readContainer(p *analysis.Pod, status corev1.ContainerStatus) {
 		p.Reason, p.Message = waiting.Reason, waiting.Message
 	case p.Exited:
 		p.Reason, p.Message = ended.Reason, exitOf(status.Name, ended)
+	case p.Message == "" && ended != nil && ended.ExitCode != 0: // it runs again, for as long as that lasts
+		p.Message = exitOf(status.Name, ended)
 	}
 }
 

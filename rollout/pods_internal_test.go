@@ -56,6 +56,13 @@ func TestPodOf(t *testing.T) {
 			}}},
 			analysis.Pod{Scheduled: true, Reason: "CrashLoopBackOff", Message: "container web ended with exit code 2 (Error)", Restarts: 4},
 		},
+		"running again": {
+			"n",
+			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+				Name: "web", RestartCount: 3, State: running(time.Second), LastTerminationState: ended(137),
+			}}},
+			analysis.Pod{Scheduled: true, Running: time.Second, Restarts: 3, Message: "container web ended with exit code 137 (Error)"},
+		},
 		"between two crashes": {
 			"n",
 			corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "web", RestartCount: 1, State: ended(1)}}},
