@@ -62,7 +62,7 @@ func failsByLatency(t *testing.T, p *port) {
 func failsByCrashing(t *testing.T, p *port) {
 	s := p.begin(t, "dinghy", watched)
 	all := s.asked(20)
-	s.comesBack(bad{image: p.crashing, reason: "Crashing", says: []string{"CrashLoopBackOff", "exit code 1"}, gone: true}, p.good, all)
+	s.comesBack(bad{image: p.crashing, reason: "Crashing", says: []string{"has crashed", "exit code 1"}, gone: true}, p.good, all)
 }
 
 func failsByMemory(t *testing.T, p *port) {
