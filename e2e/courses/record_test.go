@@ -8,9 +8,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/rest"
@@ -30,6 +32,7 @@ type record struct {
 // happening is one object as it was at one moment; gone says that it was deleted.
 type happening struct {
 	at     uint64 // resource version
+	heard  time.Time
 	gone   bool
 	object *unstructured.Unstructured
 }
@@ -82,7 +85,7 @@ func (r *record) note(live *unstructured.Unstructured, gone bool) {
 	}
 	r.Lock()
 	defer r.Unlock()
-	r.happened = append(r.happened, happening{at, gone, live})
+	r.happened = append(r.happened, happening{at, time.Now(), gone, live})
 }
 
 // of is what happened in a namespace, in order.
@@ -97,6 +100,25 @@ func (r *record) of(namespace string) []happening {
 	}
 	slices.SortStableFunc(all, func(a, b happening) int { return cmp.Compare(a.at, b.at) })
 	return all
+}
+
+// going is how long canaries were on their way out since a time, the longest and how many there were: pods are simulated, so that
+// this is the garbage collector's time.
+func (r *record) going(since time.Time) (longest time.Duration, n int) {
+	r.Lock()
+	defer r.Unlock()
+	began := map[types.UID]time.Time{}
+	for _, h := range r.happened {
+		uid := h.object.GetUID()
+		switch _, known := began[uid]; {
+		case h.object.GetKind() != "Deployment" || h.object.GetName() != "web-canary" || h.heard.Before(since):
+		case h.gone && known:
+			longest, n = max(longest, h.heard.Sub(began[uid])), n+1
+		case h.object.GetDeletionTimestamp() != nil && !known:
+			began[uid] = h.heard
+		}
+	}
+	return longest, n
 }
 
 // failed says why the Rollout of a namespace has ever failed; empty if it never has.

@@ -30,6 +30,11 @@ func (w *World) Binary(ctx context.Context, command string, tags ...string) (str
 			return filepath.Abs(ready)
 		}
 	}
+	w.building.Lock()
+	defer w.building.Unlock()
+	if path := w.built[name]; path != "" {
+		return path, nil // to ask go whether it is up to date takes a second, and tests start agents often
+	}
 	root, err := ModuleRoot(ctx)
 	if err != nil {
 		return "", fmt.Errorf("build of %s: %w", name, err)
@@ -40,6 +45,10 @@ func (w *World) Binary(ctx context.Context, command string, tags ...string) (str
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build of %s: %w\n%s", name, err, out)
 	}
+	if w.built == nil {
+		w.built = map[string]string{}
+	}
+	w.built[name] = path
 	return path, nil
 }
 

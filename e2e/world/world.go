@@ -72,7 +72,9 @@ type World struct {
 	processes []*Process
 	pushed    func(bare.Push)
 	hooks     hooks
-	serial    atomic.Int64 // of processes that are started more than once
+	building  sync.Mutex
+	built     map[string]string // binaries by name
+	serial    atomic.Int64      // of processes that are started more than once
 }
 
 // Start starts the registry, the Git host with an empty environment repo, and the
