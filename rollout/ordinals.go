@@ -87,8 +87,7 @@ func (w *arranging) setForm(bundle []*unstructured.Unstructured) *unstructured.U
 			continue
 		}
 		form := formOf(object, w.rollout.Labels[manifests.LabelApplication], w.Placed)
-		template, _, _ := unstructured.NestedFieldNoCopy(form.Object, "spec", "template")
-		rename(template, copyNames(bundle))
+		form = WithCopies(form, bundle)
 		merge(form, map[string]any{"type": string(appsv1.RollingUpdateStatefulSetStrategyType)}, "spec", "updateStrategy")
 		merge(form, map[string]any{"partition": int64(w.Partition())}, "spec", "updateStrategy", "rollingUpdate")
 		if _, sized, _ := unstructured.NestedFieldNoCopy(form.Object, "spec", "replicas"); sized { // else an autoscaler's
@@ -116,6 +115,18 @@ func parts(bundle []*unstructured.Unstructured, rollout *v1alpha1.Rollout, diges
 		}
 	}
 	return rest, copies
+}
+
+// WithCopies is a StatefulSet as its pods are once it is rolled out: they use copies of the configuration that moves with it.
+// What is none is returned as it is.
+func WithCopies(object *unstructured.Unstructured, moved []*unstructured.Unstructured) *unstructured.Unstructured {
+	if object.GetKind() != "StatefulSet" || object.GroupVersionKind().Group != appsv1.GroupName {
+		return object
+	}
+	form := object.DeepCopy()
+	template, _, _ := unstructured.NestedFieldNoCopy(form.Object, "spec", "template")
+	rename(template, copyNames(moved))
+	return form
 }
 
 // copyNames name the copies of a Bundle's configuration by content, so that pods are replaced when that changes and not

@@ -25,6 +25,7 @@ import (
 	"github.com/slipway-cd/slipway/reconciler"
 	"github.com/slipway-cd/slipway/reconciler/apply"
 	"github.com/slipway-cd/slipway/reconciler/plan"
+	"github.com/slipway-cd/slipway/rollout"
 )
 
 // Difference is what applying would do to one object.
@@ -185,6 +186,7 @@ func (t *trial) object(ctx context.Context, object *unstructured.Unstructured) (
 		if want, err = t.asBundled(ctx, want); err != nil {
 			return Difference{}, err
 		}
+		want = rollout.WithCopies(want, t.moved(ref.Namespace))
 	}
 	diff, err := applier.DryRunHiding(ctx, want, t.hide)
 	if err != nil {
@@ -197,6 +199,16 @@ func (t *trial) object(ctx context.Context, object *unstructured.Unstructured) (
 		return Difference{Object: ref.String(), Verb: "change", Fields: fields}, nil
 	}
 	return Difference{Object: ref.String()}, nil
+}
+
+// moved are the objects of a namespace that Rollouts move.
+func (t *trial) moved(namespace string) (objects []*unstructured.Unstructured) {
+	for _, object := range t.set.Objects {
+		if t.bundled[manifests.RefOf(object)] && object.GetNamespace() == namespace {
+			objects = append(objects, object)
+		}
+	}
+	return objects
 }
 
 // refused says what the server's answer means: that the Set itself brings what is missing, or that it would refuse the object.
