@@ -8,15 +8,10 @@ import (
 )
 
 const (
-	// requests of one version of a canary, as the gateway counts them.
-	requests = `traefik_service_requests_total{service=~"{{namespace}}-{{service}}-.+"`
-	// errors5xx compares a canary with stable by that.
-	errors5xx = `{name: errors, interval: 1s, count: 12, inconclusiveLimit: 30, consecutiveErrorLimit: 15, errors: {
-      minSamples: 60, total: 'sum by (service) (` + requests + `})',
-      bad: 'sum by (service) (` + requests + `,code=~"5.."}) or 0 * sum by (service) (` + requests + `})'}}`
+	// errors5xx compares a canary with stable by what the gateway counts.
+	errors5xx = `{name: errors, interval: 1s, count: 12, inconclusiveLimit: 30, consecutiveErrorLimit: 15, errors: {gateway: Traefik, minSamples: 60}}`
 	// slower compares how long the versions take.
-	slower = `{name: latency, interval: 1s, count: 12, inconclusiveLimit: 30, consecutiveErrorLimit: 15, latency: {minSamples: 60,
-      buckets: 'sum by (service, le) (traefik_service_request_duration_seconds_bucket{service=~"{{namespace}}-{{service}}-.+"})'}}`
+	slower = `{name: latency, interval: 1s, count: 12, inconclusiveLimit: 30, consecutiveErrorLimit: 15, latency: {gateway: Traefik, minSamples: 60}}`
 	canary = `{canary: {progressDeadline: 1m, steps: [{weight: 20}, {analysis: [` + errors5xx + `]}, {weight: 60}, {pause: {for: 3s}}]}}`
 	timed  = `{canary: {progressDeadline: 1m, steps: [{weight: 20}, {analysis: [` + slower + `]}]}}`
 	// watched judges a canary by its pods alone.
