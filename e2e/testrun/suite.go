@@ -80,7 +80,7 @@ func plan(root, strict bool) {
 	say("  3 test bed: Kubernetes, what a node needs, cosign, kustomize and helm, built once into the user's cache (8 to 13 minutes the first time)")
 	say("  4 tests with the race detector, in random order, two packages at a time")
 	say("  5 exhaustive walks through what packages without goroutines decide, without the race detector")
-	say("  6 whole-system tests, one package at a time")
+	say("  6 whole-system tests, two packages at a time, and those that measure alone")
 	if root {
 		say("  7 the demo as an unprivileged user, with simulated pods")
 	} else {
@@ -108,7 +108,7 @@ func prepare(ctx context.Context) (dir string, err error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// tests runs the tests of all packages. Those of e2e come last and alone: they measure.
+// tests runs the tests of all packages. Those of e2e come last.
 func tests(ctx context.Context) (total tally, err error) {
 	module, err := output(ctx, "go", "list", "-m")
 	if err != nil {
@@ -118,11 +118,13 @@ func tests(ctx context.Context) (total tally, err error) {
 	if err != nil {
 		return tally{}, err
 	}
-	var units, systems, walks []string
+	var units, systems, walks, measures []string
 	for _, p := range strings.Fields(list) {
-		switch {
-		case slices.Contains(walking, strings.TrimPrefix(p, module+"/")):
+		switch name := strings.TrimPrefix(p, module+"/"); {
+		case slices.Contains(walking, name):
 			walks = append(walks, p)
+		case slices.Contains(measuring, name):
+			measures = append(measures, p)
 		case p == module+"/e2e" || strings.HasPrefix(p, module+"/e2e/"):
 			systems = append(systems, p)
 		default:
@@ -136,7 +138,8 @@ func tests(ctx context.Context) (total tally, err error) {
 	}{
 		{"tests", units, []string{"-race", "-p", "2"}},
 		{"exhaustive walks", walks, nil},
-		{"whole-system tests", systems, []string{"-race", "-p", "1"}},
+		{"whole-system tests", systems, []string{"-race", "-p", "2"}},
+		{"whole-system tests that measure", measures, []string{"-race", "-p", "1"}},
 	} {
 		heading(part.name)
 		counted, err := goTest(ctx, module, part.flags, part.packages)
@@ -151,6 +154,10 @@ func tests(ctx context.Context) (total tally, err error) {
 // walking are packages that start no goroutine, so that the race detector has nothing to find in them, and whose tests walk
 // all states that can be reached: five minutes with it and half a minute without.
 var walking = []string{"rollout/analysis"}
+
+// measuring are packages that hold times or requests against bounds, so that each has the machine for itself. In the others
+// most of the time is waiting.
+var measuring = []string{"e2e/fleet", "e2e/progressive", "e2e/speed"}
 
 // goTest runs the tests of packages. That some fail is no error; that go itself fails is one.
 func goTest(ctx context.Context, module string, flags, packages []string) (tally, error) {
