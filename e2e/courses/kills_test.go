@@ -51,6 +51,8 @@ func courses() []course {
 	ends := at("healthy", rollout.FailpointRemoval, rollout.FailpointRemoved)
 	// As soon as the failed version is marked the Application asks for stable again, so that the rest is done as healthy.
 	returns := slices.Concat(at("returning", rollout.FailpointVerdict, rollout.FailpointMoved), ends)
+	// With Routes there is more to wait for before all traffic is moved; by then stable has been asked for, and it is healthy.
+	fled := slices.Concat(at("returning", rollout.FailpointVerdict), ends)
 	anywhere := []string{rollout.FailpointRecord, rollout.FailpointMoved, rollout.FailpointTraffic}
 	look := func(wheres ...string) (all []string) {
 		for _, where := range wheres {
@@ -70,11 +72,9 @@ func courses() []course {
 			at(header, rollout.FailpointArrange, rollout.FailpointCanary), look(waiting), at(first, rollout.FailpointCanary), look(judged),
 			at(further, rollout.FailpointArrange), at("promoting", rollout.FailpointStable, rollout.FailpointLook), ends, anywhere,
 		)},
-		{app: app{name: "routes-failing", strategy: routes, routed: true}, bad: "after", kills: slices.Concat(
-			returns, at("returning", rollout.FailpointTraffic),
-		)},
+		{app: app{name: "routes-failing", strategy: routes, routed: true}, bad: "after", kills: fled},
 		{app: app{name: "routes-crashing", strategy: routes, routed: true}, crashes: true, kills: slices.Concat(
-			at(header, rollout.FailpointCanary), returns,
+			at(header, rollout.FailpointCanary), fled,
 		)},
 		{app: app{name: "routes-aborted", strategy: paused, routed: true}, aborted: 7, kills: slices.Concat(
 			look("withdrawing", "step-7"), at("withdrawing", rollout.FailpointMoved, rollout.FailpointRemoval, rollout.FailpointRemoved), ends,
