@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -90,6 +91,7 @@ const (
 	routes = `{canary: {progressDeadline: $DEADLINE, steps: [{header: {name: x-canary, value: "yes"}}, {pause: {for: 1s}}, {header: {}},
       {weight: 25}, {analysis: [$AFTER]}, {weight: 60}]}}`
 	pods      = `{canary: {progressDeadline: $DEADLINE, steps: [{weight: 25}, {pause: {for: 1s}}, {analysis: [$AFTER]}, {weight: 50}]}}`
+	batches   = `{rolling: {progressDeadline: $DEADLINE, batches: [{percent: 25, pause: {for: 1s}}, {percent: 50, analysis: [$AFTER]}]}}`
 	blueGreen = `{blueGreen: {progressDeadline: $DEADLINE, before: [$BEFORE], after: [$AFTER], scaleDownDelay: 2s}}`
 )
 
@@ -97,6 +99,7 @@ const (
 type app struct {
 	name, strategy string
 	routed         bool   // by an HTTPRoute
+	ordinal        bool   // a StatefulSet
 	deadline       string // default 90s
 	count          int    // of looks; default 2
 	limits         string // of metrics; default: patience for a whole test
@@ -123,6 +126,10 @@ func (a app) files(image string) []gitsource.Change {
 	}
 	if a.routed {
 		content += route
+	}
+	if a.ordinal {
+		content = strings.NewReplacer("kind: Deployment", "kind: StatefulSet", "replicas: 4", "replicas: 4\n  serviceName: web",
+			"workloadRef: {name: web}", "workloadRef: {kind: StatefulSet, name: web}").Replace(content)
 	}
 	return []gitsource.Change{
 		world.Write("clusters/demo/"+a.name+".yaml", strings.ReplaceAll(declared, "$APP", a.name)),
@@ -226,8 +233,29 @@ func (s story) says(reason string) error {
 func (s story) runs(image string) {
 	s.Helper()
 	s.eventually(func() error {
-		return errors.Join(shared.Deployment(s.Context(), s.name, "web", image), s.alone(), s.asInGit(), s.atRest(), shared.Ready(s.Context(), s.name, ""))
+		return errors.Join(s.everywhere(image), s.alone(), s.asInGit(), s.atRest(), shared.Ready(s.Context(), s.name, ""))
 	})
+}
+
+// everywhere fails unless all pods are of an image.
+func (s story) everywhere(image string) error {
+	if !s.ordinal {
+		return shared.Deployment(s.Context(), s.name, "web", image)
+	}
+	var set appsv1.StatefulSet
+	if err := shared.Kube.Get(s.Context(), client.ObjectKey{Namespace: s.name, Name: "web"}, &set); err != nil {
+		return err
+	}
+	rolls := set.Spec.UpdateStrategy.RollingUpdate
+	switch got := set.Spec.Template.Spec.Containers[0].Image; {
+	case got != image:
+		return fmt.Errorf("%s: the StatefulSet asks for %s, want %s", s.name, got, image)
+	case set.Status.ObservedGeneration != set.Generation || set.Status.AvailableReplicas != 4 || set.Status.CurrentRevision != set.Status.UpdateRevision:
+		return fmt.Errorf("%s: the StatefulSet is not there yet: %+v", s.name, set.Status)
+	case rolls != nil && rolls.Partition != nil && *rolls.Partition != 0:
+		return fmt.Errorf("%s: the partition is %d", s.name, *rolls.Partition)
+	}
+	return nil
 }
 
 // alone fails while something is beside stable, or pods of another version are.
@@ -247,7 +275,11 @@ func (s story) alone() error {
 	if err := shared.Kube.List(s.Context(), &running, client.InNamespace(s.name)); err != nil {
 		return err
 	}
-	if len(running.Items) != 4 || len(left) > 0 {
+	copies := 0
+	if s.ordinal { // of the ConfigMap that pods use
+		copies = 1
+	}
+	if len(running.Items) != 4 || len(left) != copies {
 		return fmt.Errorf("%s: %d pods, and beside stable there are %v", s.name, len(running.Items), left)
 	}
 	return nil
@@ -346,6 +378,9 @@ func (s story) comesBack(bad gitsource.ObjectID, image string) {
 	_, digest, _ := strings.Cut(image, "@")
 	if hold, err := shared.File(s.Context(), environment.HoldPath("production", s.name)); err != nil || strings.Count(hold, digest) != 1 {
 		s.Errorf("%s: the bad image is not held once: %v %s", s.name, err, hold)
+	}
+	if s.ordinal { // traffic goes to all pods, also to those that are not replaced yet
+		return
 	}
 	for _, line := range shared.seen.relapses(s.name, image) {
 		s.Errorf("%s: %s", s.name, line)

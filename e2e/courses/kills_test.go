@@ -91,6 +91,20 @@ func courses() []course {
 			look("withdrawing"), at("withdrawing", rollout.FailpointStable, rollout.FailpointRemoved),
 		)},
 
+		{app: app{name: "batches-good", strategy: batches}, kills: slices.Concat(
+			at("step-1", rollout.FailpointCanary), look("step-2"), at("step-3", rollout.FailpointArrange), look("step-4"),
+			at("promoting", rollout.FailpointStable), ends, anywhere,
+		)},
+		{app: app{name: "batches-failing", strategy: batches}, bad: "after", kills: returns},
+
+		{app: app{name: "set-good", strategy: batches, ordinal: true}, kills: slices.Concat(
+			at("step-1", rollout.FailpointArrange, rollout.FailpointTraffic), look("step-2"), at("step-3", rollout.FailpointArrange), look("step-4"),
+			[]string{rollout.FailpointRecord},
+		)},
+		{app: app{name: "set-failing", strategy: batches, ordinal: true}, bad: "after", kills: slices.Concat(
+			at("returning", rollout.FailpointVerdict), look("returning"),
+		)},
+
 		{app: app{name: "blue-good", strategy: blueGreen}, kills: slices.Concat(
 			at("step-1", rollout.FailpointCanary), look("step-2"), at("step-3", rollout.FailpointArrange), look("step-4", "step-5"),
 			at("promoting", rollout.FailpointStable), ends, anywhere,
@@ -119,7 +133,7 @@ func (s story) takeOut(step int, before string) error {
 		s.annotate(manifests.AnnotationOrder, order),
 		eventually(func() error { return s.says("Aborted") }),
 		eventually(func() error {
-			return errors.Join(shared.Deployment(s.Context(), s.name, "web", before), s.alone(), s.asInGit())
+			return errors.Join(s.everywhere(before), s.alone(), s.asInGit())
 		}),
 		s.annotate(manifests.AnnotationOrder, nil),
 		eventually(func() error { return s.at(step, v1alpha1.PhaseProgressing) }),
