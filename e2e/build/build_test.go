@@ -112,7 +112,7 @@ func (y *yard) push(message string, changes ...gitsource.Change) gitsource.Objec
 func (y *yard) promoted(source gitsource.ObjectID) trailer.Change {
 	y.Helper()
 	var found trailer.Change
-	y.must(world.Eventually(y.Context(), 3*time.Minute, func() error {
+	y.must(world.Eventually(y.Context(), patience, func() error {
 		changes, err := y.promotions(source)
 		if err != nil {
 			return err

@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long a run may take, with what has to be done again.
-const patience = 3 * time.Minute
+const patience = 8 * time.Minute
 
 // serverKilled: the server, with its queue and its worker, dies at each named point. Whoever starts again ends the run:
 // one promotion, of a signed image.

@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	atMost     = 3 * time.Minute
+	atMost     = 6 * time.Minute
 	hookSecret = "what the hooks are signed with"
 	loginName  = "fleet-login" // Secret that the agent reads Git with
 )
