@@ -125,9 +125,7 @@ func (w *arranging) order() []func(context.Context) error {
 	switch late := w.stableLate(); {
 	case rises && late:
 		return []func(context.Context) error{w.placeCanary, w.moveTraffic, w.placeStable, w.removeRest}
-	case w.Placed.Failed == "" && w.meddled: // what is newest is not what was applied: traffic is not to go there
-		return []func(context.Context) error{w.placeStable, w.placeCanary, w.moveTraffic, w.removeRest}
-	case rises:
+	case rises, w.Placed.Failed == "" && w.meddled: // what is newest is not what was applied: traffic is not to go there
 		return []func(context.Context) error{w.placeStable, w.placeCanary, w.moveTraffic, w.removeRest}
 	case late:
 		return []func(context.Context) error{w.moveTraffic, w.placeCanary, w.placeStable, w.removeRest}

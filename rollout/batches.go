@@ -21,9 +21,9 @@ func sharesPods(rollout *v1alpha1.Rollout) bool {
 	return !byOrdinal(rollout) && (inBatches(spec) || spec.Canary != nil && !byRoutes(rollout))
 }
 
-func batchesOf(spec []v1alpha1.RollingBatch) (*analysis.Batches, error) {
-	b := &analysis.Batches{}
-	for i, batch := range spec {
+func batchesOf(spec *v1alpha1.RollingStrategy) (*analysis.Batches, error) {
+	b := &analysis.Batches{Hooks: hooksOf(spec.Webhooks)}
+	for i, batch := range spec.Batches {
 		metrics, err := metricsOf(batch.Analysis)
 		if err != nil {
 			return nil, fmt.Errorf("batch %d: %w", i+1, err)

@@ -34,7 +34,7 @@ func ordinalsOf(spec v1alpha1.Strategy) (*analysis.Batches, error) {
 	if spec.Rolling == nil {
 		return nil, errors.New("a StatefulSet has one pod of each ordinal, so that no version can run beside it: give rolling, with batches for a step at a time")
 	}
-	b, err := batchesOf(spec.Rolling.Batches)
+	b, err := batchesOf(spec.Rolling)
 	if err == nil {
 		b.Ordinal = true
 	}

@@ -26,7 +26,7 @@ func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
 	case spec.BlueGreen != nil:
 		s.BlueGreen, err = blueGreenOf(spec.BlueGreen)
 	case inBatches(spec):
-		s.Rolling, err = batchesOf(spec.Rolling.Batches)
+		s.Rolling, err = batchesOf(spec.Rolling)
 	case spec.Rolling == nil:
 		err = errors.New("give one of rolling, canary and blueGreen")
 	}
@@ -38,9 +38,6 @@ func strategyOf(rollout *v1alpha1.Rollout) (analysis.Strategy, error) {
 		case asksBy(check, "workload") && byOrdinal(rollout):
 			err = fmt.Errorf("metric %q: {{workload}}: both versions are in the one StatefulSet (ask by {{pods}})", check.Name)
 		}
-	}
-	if s.Rolling != nil && err == nil {
-		s.Rolling.Hooks = hooksOf(spec.Rolling.Webhooks)
 	}
 	if err == nil {
 		err = checkWebhooks(rollout)

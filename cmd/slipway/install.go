@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/slipway-cd/slipway/cmd/internal/wire"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/signature"
 	"github.com/slipway-cd/slipway/manifests/install"
@@ -143,19 +141,19 @@ func (g *globals) enrol(ctx context.Context, cluster, file string) error {
 	if err != nil {
 		return err
 	}
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	key, content, err := wire.NewKey()
 	if err != nil {
 		return err
 	}
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return err
-	}
+	public := wire.PublicKey(key)
 	out, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("--new-key: %w", err)
 	}
-	if err := errors.Join(pem.Encode(out, &pem.Block{Type: "PRIVATE KEY", Bytes: raw}), out.Close()); err != nil {
+	if _, err := out.Write(content); err != nil {
+		return fmt.Errorf("--new-key: %w", errors.Join(err, out.Close()))
+	}
+	if err := out.Close(); err != nil {
 		return fmt.Errorf("--new-key: %w", err)
 	}
 	commit, err := enrolKey(ctx, repo, g.branch, cluster, public, author)

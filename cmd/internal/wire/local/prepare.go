@@ -3,8 +3,6 @@ package local
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/slipway-cd/slipway/cmd/internal/wire"
 	"github.com/slipway-cd/slipway/gitsource"
 	"github.com/slipway-cd/slipway/gitsource/gogit"
 	"github.com/slipway-cd/slipway/promoter/environment"
@@ -27,34 +26,24 @@ import (
 // agentKey reads or makes a key: that of the agent, which signs revert requests, or that of the server, which signs
 // commits. It is a PEM file that slipway-agent --key and slipway-server --commit-key read too.
 func agentKey(path string) (ed25519.PrivateKey, error) {
-	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	key, err := wire.ReadKey(path)
+	switch unread := (*fs.PathError)(nil); {
+	case errors.Is(err, fs.ErrNotExist):
 		return newAgentKey(path)
+	case err != nil && !errors.As(err, &unread):
+		err = fmt.Errorf("%w (remove it to get a new one)", err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
-	}
-	if block, _ := pem.Decode(content); block != nil {
-		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-		if key, ok := key.(ed25519.PrivateKey); ok && err == nil {
-			return key, nil
-		}
-	}
-	return nil, fmt.Errorf("key %s: not an Ed25519 key in PEM (remove it to get a new one)", path)
+	return key, err
 }
 
 func newAgentKey(path string) (ed25519.PrivateKey, error) {
-	_, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	key, file, err := wire.NewKey()
 	if err != nil {
 		return nil, err
 	}
 	// A name of its own and a rename: killed at any moment, no half of a key is left.
 	half := path + ".new"
-	if err := os.WriteFile(half, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}), 0o600); err != nil {
+	if err := os.WriteFile(half, file, 0o600); err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
 	return key, os.Rename(half, path)
