@@ -26,7 +26,7 @@ func (p *pass) handovers(ctx context.Context, in *plan.In) error {
 		foreign = foreign || label != "" && label != p.app.Name
 	}
 	for ref := range in.Owned {
-		left = left || in.Want.Find(ref) == nil && !in.Hooks[ref]
+		left = left || leftGit(in, ref)
 	}
 	if !foreign && !left {
 		return nil
@@ -65,6 +65,12 @@ func (p *pass) handovers(ctx context.Context, in *plan.In) error {
 	return ctx.Err()
 }
 
+// leftGit says that an owned object stood in Git and does not any more. The Bundle that a Rollout still comes from never did:
+// no other Application can want it, and to ask them all while versions come in would cost more than the rollouts.
+func leftGit(in *plan.In, ref manifests.Ref) bool {
+	return in.Want.Find(ref) == nil && !in.Hooks[ref] && !in.Seen[ref].Stored
+}
+
 // claims finds who wants what left Git here. An Application that does not render claims nothing: it must not keep all
 // others from pruning.
 func claims(self string, apps map[string]*v1alpha1.Application, in plan.In, wants func(string, manifests.Ref) (bool, bool)) map[manifests.Ref]string {
@@ -77,7 +83,7 @@ func claims(self string, apps map[string]*v1alpha1.Application, in plan.In, want
 	slices.Sort(names)
 	claimed := map[manifests.Ref]string{}
 	for ref := range in.Owned {
-		if in.Want.Find(ref) != nil || in.Hooks[ref] {
+		if !leftGit(&in, ref) {
 			continue
 		}
 		for _, name := range names {

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/slipway-cd/slipway/manifests"
+	"github.com/slipway-cd/slipway/manifests/v1alpha1"
 )
 
 // State says what is known about an object in the cluster.
@@ -60,6 +61,8 @@ type Live struct {
 	HookSet string
 	// Beside says that the rollout loop runs the object beside a stable version for a while and takes it away again.
 	Beside bool
+	// Stored says that the object belongs to a Rollout, as a stored Bundle does: it is made here and stands in nobody's Git.
+	Stored bool
 	// Completed says that the object is a Job that has completed. Only a watch of whole objects knows.
 	Completed bool
 	// Deleting says that the object has a deletionTimestamp and waits for finalizers.
@@ -80,6 +83,7 @@ func LiveOf(object metav1.Object, manager string) Live {
 		Wave:            object.GetAnnotations()[manifests.AnnotationWave],
 		HookSet:         object.GetAnnotations()[manifests.AnnotationHookSet],
 		Beside:          object.GetLabels()[manifests.LabelCanary] != "",
+		Stored:          slices.ContainsFunc(object.GetOwnerReferences(), ofRollout),
 		Deleting:        object.GetDeletionTimestamp() != nil,
 	}
 	entries := object.GetManagedFields()
@@ -88,6 +92,10 @@ func LiveOf(object metav1.Object, manager string) Live {
 		live.Managers = append(live.Managers, Manager{Name: e.Manager, Operation: string(e.Operation), Subresource: e.Subresource})
 	}
 	return live
+}
+
+func ofRollout(owner metav1.OwnerReference) bool {
+	return owner.Kind == "Rollout" && owner.APIVersion == v1alpha1.GroupVersion().String()
 }
 
 // FieldsDigest digests the managedFields entry that manager got by server-side
