@@ -68,15 +68,16 @@ type arranging struct {
 // arrangedAs is what status.appliedBundle says once a is in place. It begins as that of a Bundle alone, and is that when
 // nothing is left beside it, or of another version in a StatefulSet.
 func arrangedAs(rollout *v1alpha1.Rollout, a analysis.Arrangement, o analysis.Observation) string {
-	switch w := o.Workload; {
+	w := o.Workload
+	whole := w.Placed.Bundle == a.Stable.Digest && (rollout.Status.AppliedBundle == a.Stable.Digest || w.Returned())
+	switch {
 	case a.Canary != nil && byOrdinal(rollout):
 		return fmt.Sprintf("%s with %s: "+ordinalNumbers, a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas, w.First)
+	case a.Canary != nil && sharesPods(rollout): // numbers of pods say all of it
+		return fmt.Sprintf("%s with %s: %d and %d replicas", a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas)
 	case a.Canary != nil:
 		return fmt.Sprintf("%s with %s: %d and %d replicas, traffic %s", a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas, trafficInto(a))
-	case o.Canary.Knowledge == analysis.Present:
-		return a.Stable.Digest + " alone"
-	case !byOrdinal(rollout), w.Placed.Bundle == a.Stable.Digest && (rollout.Status.AppliedBundle == a.Stable.Digest || w.Returned()):
-	default:
+	case o.Canary.Knowledge == analysis.Present, byOrdinal(rollout) && !whole:
 		return a.Stable.Digest + " alone"
 	}
 	return a.Stable.Digest
