@@ -22,7 +22,7 @@ const (
 	AnnotationTraffic = "slipway.dev/traffic"
 	// AnnotationApproved is on a Rollout: the JSON of a v1alpha1.StepApproval, a person's yes to the step that waits.
 	AnnotationApproved = "slipway.dev/approved-step"
-	// AnnotationConfiguration is on pods of versions that run beside each other: the digest of what they are configured with.
+	// AnnotationConfiguration is on the pods of a Rollout's Deployment: the digest of what they are configured with.
 	AnnotationConfiguration = "slipway.dev/configuration"
 	// AnnotationOrder is on a Rollout: the JSON of a v1alpha1.RolloutOrder, what a person wants of it for a while.
 	AnnotationOrder = "slipway.dev/order"

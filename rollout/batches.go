@@ -12,9 +12,6 @@ func inBatches(spec v1alpha1.Strategy) bool {
 	return spec.Rolling != nil && len(spec.Rolling.Batches) > 0
 }
 
-// runsBeside says that versions run beside each other, in a workload each.
-func runsBeside(spec v1alpha1.Strategy) bool { return spec.Rolling == nil || inBatches(spec) }
-
 // sharesPods says that stable shrinks as the canary grows.
 func sharesPods(rollout *v1alpha1.Rollout) bool {
 	spec := rollout.Spec.Strategy

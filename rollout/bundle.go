@@ -59,27 +59,49 @@ func inOrder(objects []*unstructured.Unstructured) []*unstructured.Unstructured 
 	return sorted
 }
 
-// formsOf is f(Bundle, State): objects as they are applied. With a strategy that runs versions beside each other, pods
-// carry the digest of their configuration: else pods would stay as they are when nothing but that changes, and a canary
-// would have been judged for another version than the one that becomes stable.
+// formsOf is f(Bundle, State): objects as they are applied. The pods of a Deployment carry the digest of their configuration:
+// else they would stay as they are when nothing but that changes, and what was judged would not be what they have the next
+// time that they start. Those that were taken over do not, or they would have to be replaced for it.
 func formsOf(bundle []*unstructured.Unstructured, rollout *v1alpha1.Rollout, placed analysis.Placed) []*unstructured.Unstructured {
-	var forms, configuration []*unstructured.Unstructured
+	var forms []*unstructured.Unstructured
+	configuration := configurationOf(bundle)
+	for _, object := range bundle {
+		form := formOf(object, rollout.Labels[manifests.LabelApplication], placed)
+		if form.GetKind() == "Deployment" && configuration != "" && configuration != rollout.Status.TakenOver {
+			merge(form, map[string]any{manifests.AnnotationConfiguration: configuration}, "spec", "template", "metadata", "annotations")
+		}
+		forms = append(forms, form)
+	}
+	return forms
+}
+
+// configurationOf is the digest of the ConfigMaps and Secrets of a Bundle, empty when it has none.
+func configurationOf(bundle []*unstructured.Unstructured) string {
+	var configuration []*unstructured.Unstructured
 	for _, object := range bundle {
 		if kind := object.GetKind(); kind == "ConfigMap" || kind == "Secret" {
 			configuration = append(configuration, object)
 		}
 	}
-	for _, object := range bundle {
-		form := formOf(object, rollout.Labels[manifests.LabelApplication], placed)
-		if form.GetKind() == "Deployment" && len(configuration) > 0 && runsBeside(rollout.Spec.Strategy) {
-			set, err := manifests.NewSet(configuration)
-			if err == nil { // it is part of a Set already
-				merge(form, map[string]any{manifests.AnnotationConfiguration: set.Digest.Short()}, "spec", "template", "metadata", "annotations")
-			}
-		}
-		forms = append(forms, form)
+	set, err := manifests.NewSet(configuration)
+	if len(configuration) == 0 || err != nil { // they are part of a Set already
+		return ""
 	}
-	return forms
+	return set.Digest.Short()
+}
+
+// takesOver notes what the pods of a workload are configured with that ran before there was a Rollout.
+func (p *pass) takesOver(ctx context.Context, bundle v1alpha1.BundleRef) error {
+	status := p.rollout.Status.DeepCopy()
+	if w := p.o.Workload; w.Knowledge != analysis.Present || w.Placed.Bundle != "" || status.Stable != nil || status.AppliedBundle != "" {
+		return nil
+	}
+	objects, err := p.r.load(ctx, p.rollout.Namespace, bundle)
+	if err != nil {
+		return err
+	}
+	status.TakenOver = configurationOf(objects)
+	return p.r.writeStatus(ctx, p.rollout, *status)
 }
 
 // formOf is one object as it is applied. Its pods see nothing of the marks.

@@ -38,10 +38,12 @@
 //
 // What is stable keeps the names of its configuration: a pod of it that is not
 // replaced while the workload is updated may see the new version's ConfigMap.
-// With these strategies pods carry the digest of their configuration, so that
-// another one is another version; pods are replaced once when a workload is put
-// under such a strategy, and once when it is taken out. A strategy that changes
-// in the middle starts over from stable.
+// The pods of a Deployment carry the digest of their configuration, so that
+// another one is another version, with each strategy. A workload that is put under
+// a Rollout keeps its pods: only another configuration than the one that they run
+// with is marked so. When it is taken out, pods with the mark are replaced once. A
+// strategy that changes in the middle starts over from stable.
+//
 // A Fail is written down with what the version's pods say, which is gone with them:
 // in at most half a second, without the values of Secrets (symptoms.go).
 // Counters that a sequential test compares are remembered in memory only: after

@@ -90,6 +90,18 @@ func TestTakesOverWhatTheReconcilerApplied(t *testing.T) {
 	b.eventually("the metric follows the status", func() bool {
 		return slices.Equal(b.gathered("slipway_rollout_phase"), []string{b.namespace + " Healthy web 1"})
 	})
+
+	other := b.rollOut(minute, b.web(image, "good bye"))
+	b.reaches(v1alpha1.PhaseHealthy, other)
+	for _, pod := range b.pods() {
+		if slices.Contains(pods, pod) {
+			t.Errorf("pod %s runs on with what it was configured with before", pod)
+		}
+	}
+	b.reaches(v1alpha1.PhaseHealthy, b.rollOut(minute, b.web(image, "hello")))
+	if template := b.deployment().Spec.Template; len(template.Annotations) != 0 {
+		t.Errorf("back on what was taken over, the template is marked: %v", template.Annotations)
+	}
 }
 
 func TestFailReturnsAndRevertChangesNothingThatRuns(t *testing.T) {

@@ -237,7 +237,12 @@ func (p *pass) apply(ctx context.Context, bundle v1alpha1.BundleRef, placed anal
 		a := analysis.Arrangement{Stable: bundle, Placed: placed, StableReplicas: p.o.Size}
 		return p.place(ctx, bundle, placed.Bundle, func() ([]v1alpha1.AppliedObject, error) { return p.r.arrangeOrdinals(ctx, p.rollout, a, p.o) })
 	}
-	return p.place(ctx, bundle, placed.Bundle, func() ([]v1alpha1.AppliedObject, error) { return p.r.apply(ctx, p.rollout, bundle, placed) })
+	return p.place(ctx, bundle, placed.Bundle, func() ([]v1alpha1.AppliedObject, error) {
+		if err := p.takesOver(ctx, bundle); err != nil {
+			return nil, err
+		}
+		return p.r.apply(ctx, p.rollout, bundle, placed)
+	})
 }
 
 // arrange is apply for a Bundle beside stable.

@@ -126,8 +126,11 @@ type RolloutStatus struct {
 	// +optional
 	Applied []AppliedObject `json:"applied,omitempty"`
 	// AppliedBundle is the digest of the Bundle that Applied is of. With a canary it says more: which one, and its share.
-	AppliedBundle string             `json:"appliedBundle,omitempty"`
-	Conditions    []metav1.Condition `json:"conditions,omitempty"`
+	AppliedBundle string `json:"appliedBundle,omitempty"`
+	// TakenOver is the digest of the configuration with which the workload ran when it was put under the Rollout. Its pods carry
+	// no digest of that one, so that they need not be replaced.
+	TakenOver  string             `json:"takenOver,omitempty"`
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
 // AppliedObject is one object of the Rollout's namespace as it was applied.
