@@ -158,15 +158,20 @@ spec:
 `),
 		world.Write("apps/"+name+"/base/kustomization.yaml", "resources: [web.yaml]\n"),
 		world.Write("apps/"+name+"/base/web.yaml", strings.NewReplacer("$APP", name, "$STRATEGY", strategy).Replace(string(workload))),
+		world.Write("apps/"+name+"/production/settings/kustomization.yaml", "configMapGenerator: [{name: web, envs: [web.env]}]\n"+fixedNames),
 	}, p.use(name, image)...), nil
 }
 
-// use are the changes that put an image into production of an app, and the configuration of its version.
-func (p *port) use(app, image string) []gitsource.Change {
+// fixedNames keeps the name of a ConfigMap as it is, whatever it says.
+const fixedNames = "generatorOptions: {disableNameSuffixHash: true}\n"
+
+// use are the changes that put an image into production of an app, and the configuration of its version with further settings.
+func (p *port) use(app, image string, settings ...string) []gitsource.Change {
 	name, digest, _ := strings.Cut(image, "@")
+	settings = append([]string{"GREETING=" + greeting(p.version(image))}, settings...)
 	return []gitsource.Change{
-		world.Write("apps/"+app+"/production/kustomization.yaml", "namespace: "+app+"\nresources: [../base, greeting.yaml]\nimages:\n  - name: web\n    newName: "+name+"\n    digest: "+digest+"\n"),
-		world.Write("apps/"+app+"/production/greeting.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata: {GREETING: "+greeting(p.version(image))+"}\n"),
+		world.Write("apps/"+app+"/production/kustomization.yaml", "namespace: "+app+"\nresources: [../base, settings]\nimages:\n  - name: web\n    newName: "+name+"\n    digest: "+digest+"\n"),
+		world.Write("apps/"+app+"/production/settings/web.env", strings.Join(settings, "\n")+"\n"),
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/slipway-cd/slipway/e2e/world"
 )
 
 const (
@@ -19,6 +21,8 @@ const (
 	// shown is to be seen by testers first.
 	shown  = `{canary: {progressDeadline: 1m, steps: [{header: {name: ` + testers + `, value: "yes"}}, {analysis: [` + errors5xx + `]}, {weight: 50}, {pause: {for: 2s}}]}}`
 	served = `sum(rate(traefik_service_requests_total{service=~"{{namespace}}-web-.+"`
+	// atOnce judges by pods alone, too.
+	atOnce = `{rolling: {progressDeadline: 1m}}`
 	// switched is blue-green with a bound.
 	switched = `{blueGreen: {progressDeadline: 1m, after: [{name: errors, initialDelay: 4s, interval: 1s, count: 5, consecutiveErrorLimit: 15, range: {max: "0.05",
       query: '(` + served + `,code=~"5.."}[4s])) or vector(0)) / ` + served + `}[4s]))'}}]}}`
@@ -35,6 +39,9 @@ func TestBehindAGateway(t *testing.T) {
 		"memory":     failsByMemory,
 		"header":     isShownToTesters,
 		"blue-green": isSwitched,
+		"settings":   failsByItsSettings,
+		"hashed":     failsByHashedSettings,
+		"rolling":    failsByItsSettingsAtOnce,
 	} {
 		told.Go(func() { t.Run(name, func(t *testing.T) { tell(t, p) }) })
 	}
@@ -90,4 +97,29 @@ func isSwitched(t *testing.T, p *port) {
 	all := s.asked(60)
 	s.goesWell(p.better, all)
 	s.comesBack(bad{image: p.failing, reason: "MetricOutOfRange", says: []string{"metric errors"}}, p.better, all)
+}
+
+// failing are settings with which a good image answers a third of all requests by an error.
+func failing() []string { return []string{"SHOP_VERSION=3", "SHOP_FAILS=33"} }
+
+// The name of a ConfigMap says nothing: what it says goes back with the pods.
+func failsByItsSettings(t *testing.T, p *port) {
+	s := p.begin(t, "wherry", canary)
+	all := s.asked(40)
+	s.comesBack(bad{image: p.good, settings: failing(), reason: "WorseThanBaseline", says: []string{"metric errors"}}, p.good, all)
+}
+
+func failsByHashedSettings(t *testing.T, p *port) {
+	s := p.begin(t, "gig", canary)
+	all := s.asked(40)
+	_, err := s.Commit(s.Context(), "Name the settings of gig by what they say", world.Write("apps/gig/production/settings/kustomization.yaml", "configMapGenerator: [{name: web, envs: [web.env]}]\n"))
+	s.must(err)
+	s.runs(p.good)
+	s.comesBack(bad{image: p.good, settings: failing(), reason: "WorseThanBaseline", says: []string{"metric errors"}}, p.good, all)
+}
+
+func failsByItsSettingsAtOnce(t *testing.T, p *port) {
+	s := p.begin(t, "punt", atOnce)
+	all := s.asked(20)
+	s.comesBack(bad{image: p.good, settings: []string{"SHOP_VERSION=3", "SHOP_BEHAVIOUR=crash"}, reason: "Crashing", says: []string{"has crashed", "exit code 1"}}, p.good, all)
 }

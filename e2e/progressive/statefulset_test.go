@@ -78,7 +78,8 @@ func TestStatefulSet(t *testing.T) {
 	if faults := got.faults(""); len(faults) > 0 || verdict.reason != "Crashing" || len(got) != got.by()["2"] {
 		s.Errorf("the verdict is %s: %s; people got %v, faults %v", verdict.reason, verdict.message, got.by(), faults)
 	}
-	s.inGit(sinking, p.better)
+	s.inGit(p.better)
+	s.held(sinking)
 }
 
 // equals fails unless what runs is what the tip of Git renders to, an image in all pods: but for the partition, and for the

@@ -86,10 +86,10 @@ func (s story) asked(rate int, headers ...string) *people {
 	return all
 }
 
-// promote commits an image and the configuration of its version.
-func (s story) promote(image string) gitsource.ObjectID {
+// promote commits an image and the configuration of its version, with further settings.
+func (s story) promote(image string, settings ...string) gitsource.ObjectID {
 	s.Helper()
-	id, err := s.Commit(s.Context(), "Promote version "+s.version(image)+" of "+s.app, s.use(s.app, image)...)
+	id, err := s.Commit(s.Context(), "Promote version "+s.version(image)+" of "+s.app, s.use(s.app, image, settings...)...)
 	s.must(err)
 	return id
 }
@@ -138,13 +138,23 @@ type comeback struct {
 
 // bad is a version that has to come back.
 type bad struct {
-	image  string
-	reason string   // of the verdict
-	says   []string // words of the verdict and of the revert commit
-	gone   bool     // its pods go away by themselves, so that the gateway has nobody to ask
-	print  bool     // the commit that reverts it
+	image string
+	// settings make the image bad, which is well without them.
+	settings []string
+	reason   string   // of the verdict
+	says     []string // words of the verdict and of the revert commit
+	gone     bool     // its pods go away by themselves, so that the gateway has nobody to ask
+	print    bool     // the commit that reverts it
 	// besides is a version that fails, too, as much as it always did.
 	besides string
+}
+
+// calls is what a bad version calls itself.
+func (s story) calls(b bad) string {
+	if len(b.settings) > 0 {
+		return "3"
+	}
+	return s.version(b.image)
 }
 
 // comesBack promotes a bad version. It waits until traffic is back, then for the one commit that reverts it, and holds that
@@ -153,7 +163,7 @@ func (s story) comesBack(b bad, to string, all *people) comeback {
 	s.Helper()
 	mark := all.mark()
 	failed := s.failsAt()
-	commit := s.promote(b.image)
+	commit := s.promote(b.image, b.settings...)
 	var verdict fails
 	select {
 	case verdict = <-failed:
@@ -167,8 +177,8 @@ func (s story) comesBack(b bad, to string, all *people) comeback {
 	s.runs(to)
 	r.agreed = time.Since(verdict.at)
 	got := all.since(mark)
-	if last := got.last(s.version(b.image)); !last.IsZero() {
-		r.traffic, r.seen = last.Sub(verdict.at), verdict.at.Sub(got.first(s.version(b.image)))
+	if last := got.last(s.calls(b)); !last.IsZero() {
+		r.traffic, r.seen = last.Sub(verdict.at), verdict.at.Sub(got.first(s.calls(b)))
 	}
 	tenths := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
 	s.Logf("%s: %s: %s after its first answer; from the verdict to its last answer %s, to the revert commit %s, until all is as in Git %s, and nothing beside it %s; meanwhile %d answers, by version %v, %d bad",
@@ -176,7 +186,7 @@ func (s story) comesBack(b bad, to string, all *people) comeback {
 	if r.traffic > 5*time.Second {
 		s.Errorf("the bad version answered for %s after its verdict", r.traffic)
 	}
-	if faults := got.faults(s.version(b.image), b.besides); len(faults) > 0 && !b.gone {
+	if faults := got.faults(s.calls(b), b.besides); len(faults) > 0 && !b.gone {
 		s.Errorf("people got %v", faults)
 	}
 	if verdict.reason != b.reason {
@@ -190,7 +200,10 @@ func (s story) comesBack(b bad, to string, all *people) comeback {
 	if b.print {
 		s.Logf("commit %s\nAuthor: %s <%s>\nDate: %s\n\n%s", revert.ID, revert.Author.Name, revert.Author.Email, revert.Author.When.Format(time.RFC3339), revert.Message)
 	}
-	s.inGit(b.image, to)
+	s.inGit(to)
+	if len(b.settings) == 0 {
+		s.held(b.image)
+	}
 	return r
 }
 
@@ -212,14 +225,19 @@ func (s story) reverted(commit gitsource.ObjectID) gitsource.Commit {
 	return reverts[0]
 }
 
-// inGit holds that production is what it was before a bad version, which is held.
-func (s story) inGit(bad, image string) {
+// inGit holds that production is what it was before a bad version.
+func (s story) inGit(image string) {
 	s.Helper()
 	for _, change := range s.use(s.app, image) {
 		if content, err := s.File(s.Context(), change.Path); err != nil || content != string(change.Content) {
 			s.Errorf("%s: %v\n%s\nwant\n%s", change.Path, err, content, change.Content)
 		}
 	}
+}
+
+// held holds that nobody writes a bad image back.
+func (s story) held(bad string) {
+	s.Helper()
 	_, digest, _ := strings.Cut(bad, "@")
 	if hold, err := s.File(s.Context(), environment.HoldPath("production", s.app)); err != nil || !strings.Contains(hold, digest) {
 		s.Errorf("the bad image is not held: %v %s", err, hold)
