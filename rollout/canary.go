@@ -5,6 +5,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
@@ -18,12 +19,15 @@ func canaryName(rollout *v1alpha1.Rollout) string {
 
 const canarySuffix = "-canary"
 
-// canaryLabel is the value of LabelCanary; long names do not fit into a label.
-func canaryLabel(rollout *v1alpha1.Rollout) string {
-	if name := rollout.Spec.WorkloadRef.Name; len(name) <= 63 {
+// canaryLabel is the value of LabelCanary.
+func canaryLabel(rollout *v1alpha1.Rollout) string { return labelValue(rollout.Spec.WorkloadRef.Name) }
+
+// labelValue is a name as the value of a label, into which long ones do not fit.
+func labelValue(name string) string {
+	if len(name) <= validation.LabelValueMaxLength {
 		return name
 	}
-	return manifests.DigestOf([]byte(rollout.Spec.WorkloadRef.Name)).Short()
+	return manifests.DigestOf([]byte(name)).Short()
 }
 
 // canaryForms are the objects of a Bundle as they run beside stable: the configuration in copies of this Bundle, so that

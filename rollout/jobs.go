@@ -104,7 +104,7 @@ func (r *Reconciler) startJob(ctx context.Context, rollout *v1alpha1.Rollout, ch
 
 // keepsApart refuses pods that would be taken for those of the workload, or get traffic that is meant for these.
 func (r *Reconciler) keepsApart(ctx context.Context, rollout *v1alpha1.Rollout, pods map[string]string) error {
-	selector, err := r.podsOf(ctx, rollout)
+	selector, err := r.selectorOf(ctx, rollout)
 	if err != nil {
 		return err
 	}
@@ -124,8 +124,8 @@ func (r *Reconciler) keepsApart(ctx context.Context, rollout *v1alpha1.Rollout, 
 	return nil
 }
 
-// podsOf selects the pods of the workload.
-func (r *Reconciler) podsOf(ctx context.Context, rollout *v1alpha1.Rollout) (labels.Selector, error) {
+// selectorOf selects the pods of the workload.
+func (r *Reconciler) selectorOf(ctx context.Context, rollout *v1alpha1.Rollout) (labels.Selector, error) {
 	key := client.ObjectKey{Namespace: rollout.Namespace, Name: rollout.Spec.WorkloadRef.Name}
 	var deployment appsv1.Deployment
 	if !byOrdinal(rollout) {
@@ -200,7 +200,7 @@ func (r *Reconciler) sweep(ctx context.Context, rollout *v1alpha1.Rollout, keep 
 	}
 	jobs := &metav1.PartialObjectMetadataList{}
 	jobs.SetGroupVersionKind(batchv1.SchemeGroupVersion.WithKind("JobList"))
-	if err := r.direct.List(ctx, jobs, client.InNamespace(rollout.Namespace), client.MatchingLabels{manifests.LabelCheck: checkLabel(rollout)}); err != nil {
+	if err := r.direct.List(ctx, jobs, client.InNamespace(rollout.Namespace), client.MatchingLabels{manifests.LabelCheck: labelValue(rollout.Name)}); err != nil {
 		return fmt.Errorf("jobs of checks: %w", err)
 	}
 	left := false

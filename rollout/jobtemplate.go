@@ -20,14 +20,6 @@ import (
 // jobsLive is how long a finished Job stays that nobody deletes, in seconds: a day.
 const jobsLive = 24 * 60 * 60
 
-// checkLabel is the value of LabelCheck; long names do not fit into a label.
-func checkLabel(rollout *v1alpha1.Rollout) string {
-	if len(rollout.Name) <= 63 {
-		return rollout.Name
-	}
-	return manifests.DigestOf([]byte(rollout.Name)).Short()
-}
-
 // templateOf reads the template of a Job. A field that is not known, or that would not be honoured, is an error.
 func templateOf(check *v1alpha1.JobCheck) (batchv1.JobTemplateSpec, error) {
 	var template batchv1.JobTemplateSpec
@@ -74,7 +66,7 @@ func jobOf(rollout *v1alpha1.Rollout, check *v1alpha1.MetricCheck, name string) 
 		if all == nil {
 			all = map[string]string{}
 		}
-		all[manifests.LabelCheck] = checkLabel(rollout)
+		all[manifests.LabelCheck] = labelValue(rollout.Name)
 		*marked = all
 	}
 	if pods.Spec.RestartPolicy == "" {

@@ -137,7 +137,7 @@ func (v variables) fill(query string) string {
 // queriesOf are the variables of queries about the canary and about stable. Names of pods are matched whole, so that
 // those of NAME do not match NAME-canary's.
 func queriesOf(rollout *v1alpha1.Rollout, interval time.Duration) (canary, stable variables) {
-	news, olds := podsOf(rollout)
+	news, olds := podNames(rollout)
 	every := fmt.Sprintf("%dms", interval.Milliseconds())
 	if interval%time.Second == 0 {
 		every = fmt.Sprintf("%ds", interval/time.Second)

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
@@ -26,25 +27,97 @@ const annotationRevision = "deployment.kubernetes.io/revision"
 // inspect lists the pods that course is about from the API server: new and old ones of the workload, or those of the
 // canary and those of stable.
 func (r *Reconciler) inspect(ctx context.Context, rollout *v1alpha1.Rollout, course analysis.Course) *analysis.Pods {
-	if byOrdinal(rollout) {
-		pods, err := r.podsByOrdinal(ctx, rollout)
-		if err != nil {
-			return &analysis.Pods{Unknown: err.Error()}
-		}
-		return pods
-	}
-	pods, err := r.listPods(ctx, rollout.Namespace, rollout.Spec.WorkloadRef.Name)
+	pods, err := r.sorted(ctx, r.podsOf(ctx, rollout))
 	if err != nil {
 		return &analysis.Pods{Unknown: err.Error()}
 	}
-	if course.Canary == nil || course.Promoting {
+	if byOrdinal(rollout) || course.Canary == nil || course.Promoting {
 		return pods
 	}
-	beside, err := r.listPods(ctx, rollout.Namespace, canaryName(rollout))
+	beside, err := r.sorted(ctx, r.podsOfDeployment(ctx, rollout.Namespace, canaryName(rollout)))
 	if err != nil {
 		return &analysis.Pods{Unknown: err.Error()}
 	}
 	return &analysis.Pods{New: beside.New, Old: append(pods.New, pods.Old...)}
+}
+
+// listed are the pods that a workload selects, and how to tell them apart.
+type listed struct {
+	pods []corev1.Pod
+	// tell says whether a pod has the newest template, and whether it is the workload's at all.
+	tell func(*corev1.Pod) (isNew, ours bool)
+	err  error
+}
+
+// podsOf lists the pods of the workload that a Rollout names.
+func (r *Reconciler) podsOf(ctx context.Context, rollout *v1alpha1.Rollout) listed {
+	if byOrdinal(rollout) {
+		return r.podsOfSet(ctx, rollout)
+	}
+	return r.podsOfDeployment(ctx, rollout.Namespace, rollout.Spec.WorkloadRef.Name)
+}
+
+func (r *Reconciler) podsOfDeployment(ctx context.Context, namespace, name string) listed {
+	deployment, sets, err := r.replicaSets(ctx, namespace, name)
+	if err != nil {
+		return listed{err: err}
+	}
+	newest := map[types.UID]bool{} // by ReplicaSet of this Deployment
+	for _, set := range sets {
+		newest[set.UID] = set.Annotations[annotationRevision] == deployment.Annotations[annotationRevision]
+	}
+	pods, err := r.selected(ctx, namespace, deployment.Spec.Selector)
+	return listed{pods, func(pod *corev1.Pod) (isNew, ours bool) {
+		if owner := metav1.GetControllerOf(pod); owner != nil {
+			isNew, ours = newest[owner.UID]
+		}
+		return isNew, ours
+	}, err}
+}
+
+func (r *Reconciler) podsOfSet(ctx context.Context, rollout *v1alpha1.Rollout) listed {
+	set, err := r.setOf(ctx, rollout)
+	if err != nil {
+		return listed{err: err}
+	}
+	pods, err := r.selected(ctx, set.Namespace, set.Spec.Selector)
+	return listed{pods, func(pod *corev1.Pod) (isNew, ours bool) {
+		owner := metav1.GetControllerOf(pod)
+		return pod.Labels[appsv1.ControllerRevisionHashLabelKey] == set.Status.UpdateRevision, owner != nil && owner.UID == set.UID
+	}, err}
+}
+
+func (r *Reconciler) selected(ctx context.Context, namespace string, by *metav1.LabelSelector) ([]corev1.Pod, error) {
+	selector, err := metav1.LabelSelectorAsSelector(by)
+	if err != nil {
+		return nil, fmt.Errorf("spec.selector: %w", err)
+	}
+	var list corev1.PodList
+	err = r.direct.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}, client.Limit(maxPods))
+	return list.Items, err
+}
+
+// sorted are new and old pods of a workload, without those that are going.
+func (r *Reconciler) sorted(ctx context.Context, l listed) (*analysis.Pods, error) {
+	pods, nodes := &analysis.Pods{}, map[string]bool{}
+	for i := range l.pods {
+		pod := &l.pods[i]
+		isNew, ours := l.tell(pod)
+		if !ours || pod.DeletionTimestamp != nil {
+			continue
+		}
+		r.censor(ctx, pod)
+		seen := podOf(pod, r.options.Now())
+		if !seen.Ready && seen.Scheduled {
+			seen.NodeNotReady = r.nodeNotReady(ctx, pod.Spec.NodeName, nodes)
+		}
+		if isNew {
+			pods.New = append(pods.New, seen)
+		} else {
+			pods.Old = append(pods.Old, seen)
+		}
+	}
+	return pods, l.err
 }
 
 // replicaSets reads a Deployment and the metadata of its ReplicaSets.
@@ -65,31 +138,6 @@ func (r *Reconciler) replicaSets(ctx context.Context, namespace, name string) (*
 	return deployment, slices.DeleteFunc(sets.Items, func(set metav1.PartialObjectMetadata) bool {
 		owner := metav1.GetControllerOf(&set)
 		return owner == nil || owner.UID != deployment.UID
-	}), nil
-}
-
-func (r *Reconciler) listPods(ctx context.Context, namespace, name string) (*analysis.Pods, error) {
-	deployment, sets, err := r.replicaSets(ctx, namespace, name)
-	if err != nil {
-		return nil, err
-	}
-	selector, err := metav1.LabelSelectorAsSelector(deployment.Spec.Selector)
-	if err != nil {
-		return nil, fmt.Errorf("spec.selector: %w", err)
-	}
-	newest := map[string]bool{} // by name of a ReplicaSet of this Deployment
-	for _, set := range sets {
-		newest[set.Name] = set.Annotations[annotationRevision] == deployment.Annotations[annotationRevision]
-	}
-	var list corev1.PodList
-	if err := r.direct.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}, client.Limit(maxPods)); err != nil {
-		return nil, err
-	}
-	return r.sorted(ctx, list.Items, func(pod *corev1.Pod) (isNew, ours bool) {
-		if owner := metav1.GetControllerOf(pod); owner != nil {
-			isNew, ours = newest[owner.Name]
-		}
-		return isNew, ours
 	}), nil
 }
 

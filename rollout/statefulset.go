@@ -110,26 +110,6 @@ func (r *Reconciler) setOf(ctx context.Context, rollout *v1alpha1.Rollout) (*app
 	return set, err
 }
 
-// podsByOrdinal lists the pods of a StatefulSet: those of its newest template, and the others.
-func (r *Reconciler) podsByOrdinal(ctx context.Context, rollout *v1alpha1.Rollout) (*analysis.Pods, error) {
-	set, err := r.setOf(ctx, rollout)
-	if err != nil {
-		return nil, err
-	}
-	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
-	if err != nil {
-		return nil, fmt.Errorf("spec.selector: %w", err)
-	}
-	var list corev1.PodList
-	if err := r.direct.List(ctx, &list, client.InNamespace(set.Namespace), client.MatchingLabelsSelector{Selector: selector}, client.Limit(maxPods)); err != nil {
-		return nil, err
-	}
-	return r.sorted(ctx, list.Items, func(pod *corev1.Pod) (isNew, ours bool) {
-		owner := metav1.GetControllerOf(pod)
-		return pod.Labels[appsv1.ControllerRevisionHashLabelKey] == set.Status.UpdateRevision, owner != nil && owner.UID == set.UID
-	}), nil
-}
-
 // evict deletes pods that keep a StatefulSet from going on: those of another version than it is to have, which are not
 // ready. It looks again at each, and leaves alone what has changed since.
 func (p *pass) evict(ctx context.Context, names []string) error {
@@ -179,9 +159,9 @@ func (r *Reconciler) evict(ctx context.Context, set *appsv1.StatefulSet, names [
 	return evicted, nil
 }
 
-// podsOf are regular expressions for the names of the pods of the new version and of stable. In a StatefulSet names do not
+// podNames are regular expressions for the names of the pods of the new version and of stable. In a StatefulSet names do not
 // tell: there it is those that the partition, as it was arranged last, gives to either.
-func podsOf(rollout *v1alpha1.Rollout) (canary, stable string) {
+func podNames(rollout *v1alpha1.Rollout) (canary, stable string) {
 	name := rollout.Spec.WorkloadRef.Name
 	if !byOrdinal(rollout) {
 		pods := func(deployment string) string {
@@ -263,7 +243,7 @@ func (r *Reconciler) replaced(ctx context.Context, rollout *v1alpha1.Rollout, ev
 	if err != nil || setOf(set).Returned() || late {
 		return nil
 	}
-	if pods, err := r.podsByOrdinal(ctx, rollout); err == nil && evict {
+	if pods, err := r.sorted(ctx, r.podsOfSet(ctx, rollout)); err == nil && evict {
 		var names []string
 		for _, pod := range pods.Old {
 			if !pod.Ready {
@@ -280,26 +260,4 @@ func (r *Reconciler) replaced(ctx context.Context, rollout *v1alpha1.Rollout, ev
 	}
 	ctrl.LoggerFrom(ctx).V(1).Info("waiting for the pods of a StatefulSet", "statefulset", set.Name)
 	return fmt.Errorf("statefulset %s: its pods: %w", set.Name, errNotYet)
-}
-
-// sorted are pods, without those that are going and those of others.
-func (r *Reconciler) sorted(ctx context.Context, list []corev1.Pod, tell func(*corev1.Pod) (isNew, ours bool)) *analysis.Pods {
-	pods, nodes := &analysis.Pods{}, map[string]bool{}
-	for i := range list {
-		isNew, ours := tell(&list[i])
-		if !ours || list[i].DeletionTimestamp != nil {
-			continue
-		}
-		r.censor(ctx, &list[i])
-		seen := podOf(&list[i], r.options.Now())
-		if !seen.Ready && seen.Scheduled {
-			seen.NodeNotReady = r.nodeNotReady(ctx, list[i].Spec.NodeName, nodes)
-		}
-		if isNew {
-			pods.New = append(pods.New, seen)
-		} else {
-			pods.Old = append(pods.Old, seen)
-		}
-	}
-	return pods
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -73,48 +72,17 @@ func (r *Reconciler) symptoms(ctx context.Context, rollout *v1alpha1.Rollout, co
 
 // newPods are those of the version that comes in.
 func (r *Reconciler) newPods(ctx context.Context, rollout *v1alpha1.Rollout, course analysis.Course) ([]corev1.Pod, error) {
-	if byOrdinal(rollout) {
-		return r.newPodsByOrdinal(ctx, rollout)
-	}
-	var list corev1.PodList
-	if course.Canary != nil && !course.Promoting {
+	if course.Canary != nil && !course.Promoting && !byOrdinal(rollout) {
+		var list corev1.PodList
 		marked := client.MatchingLabels{manifests.LabelCanary: canaryLabel(rollout)}
 		err := r.direct.List(ctx, &list, client.InNamespace(rollout.Namespace), marked, client.Limit(maxPods))
 		return list.Items, err
 	}
-	deployment, sets, err := r.replicaSets(ctx, rollout.Namespace, rollout.Spec.WorkloadRef.Name)
-	if err != nil {
-		return nil, err
-	}
-	selector, err := metav1.LabelSelectorAsSelector(deployment.Spec.Selector)
-	if err != nil {
-		return nil, err
-	}
-	err = r.direct.List(ctx, &list, client.InNamespace(rollout.Namespace), client.MatchingLabelsSelector{Selector: selector}, client.Limit(maxPods))
-	return slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
-		owner := metav1.GetControllerOf(&pod)
-		return owner == nil || !slices.ContainsFunc(sets, func(set metav1.PartialObjectMetadata) bool {
-			return set.UID == owner.UID && set.Annotations[annotationRevision] == deployment.Annotations[annotationRevision]
-		})
-	}), err
-}
-
-// newPodsByOrdinal are those of a StatefulSet that have its newest version.
-func (r *Reconciler) newPodsByOrdinal(ctx context.Context, rollout *v1alpha1.Rollout) ([]corev1.Pod, error) {
-	set, err := r.setOf(ctx, rollout)
-	if err != nil {
-		return nil, err
-	}
-	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
-	if err != nil {
-		return nil, err
-	}
-	var list corev1.PodList
-	err = r.direct.List(ctx, &list, client.InNamespace(set.Namespace), client.MatchingLabelsSelector{Selector: selector}, client.Limit(maxPods))
-	return slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
-		owner := metav1.GetControllerOf(&pod)
-		return owner == nil || owner.UID != set.UID || pod.Labels[appsv1.ControllerRevisionHashLabelKey] != set.Status.UpdateRevision
-	}), err
+	l := r.podsOf(ctx, rollout)
+	return slices.DeleteFunc(l.pods, func(pod corev1.Pod) bool {
+		isNew, ours := l.tell(&pod)
+		return !isNew || !ours
+	}), l.err
 }
 
 // well says that a pod is ready and has never crashed.
