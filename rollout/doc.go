@@ -19,6 +19,11 @@
 // of pods, and no weight is finer than one. Blue-green pins the Services
 // themselves, and shows the new version by Services called SERVICE-canary.
 //
+// A canary of which no pod is left gets no traffic from Routes and Services until
+// it has the pods for it again, as long as stable is there in full; nothing is
+// measured meanwhile. So a version that crashes before it is judged costs people
+// moments, and not the time until the verdict.
+//
 // What Kubernetes has to make first, like the endpoints of a Service, has the
 // deadline of pods; then the Rollout pauses and says what is missing.
 //

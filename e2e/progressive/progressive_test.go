@@ -64,7 +64,11 @@ func failsByLatency(t *testing.T, p *port) {
 func failsByCrashing(t *testing.T, p *port) {
 	s := p.begin(t, "dinghy", watched)
 	all := s.asked(20)
+	mark := all.mark()
 	s.comesBack(bad{image: p.crashing, reason: "Crashing", says: []string{"has crashed", "exit code 1"}, gone: true}, p.good, all)
+	if got := all.since(mark); 20*got.bad() > len(got) { // a fifth goes to a version that is down for most of a minute
+		t.Errorf("%d of %d answers were bad: stable did not take the traffic of pods that were down", got.bad(), len(got))
+	}
 }
 
 func failsByMemory(t *testing.T, p *port) {

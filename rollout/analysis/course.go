@@ -113,8 +113,14 @@ func (s State) size(c course, o Observation) int32 {
 // leaves says that the canary may only lose traffic.
 func (s State) leaves() bool { return s.failed() || s.Course.Withdrawn || s.Course.Leaving }
 
-// affordable is the weight, as far as the canary has the pods for it. Traffic that it has is not taken away when pods get
-// lost: whether they come back is for Judge.
+// forsaken says that no pod of the canary is left to answer what it is sent, and that stable can take all of that.
+func (s State) forsaken(c course, o Observation) bool {
+	return c.routed && s.Course.Canary != nil && !s.Course.Promoting && !s.leaves() && o.Canary.Knowledge == Present && o.Canary.Available == 0 &&
+		o.Workload.Knowledge == Present && o.Workload.Placed.Bundle == s.Stable.Digest && o.Workload.Available >= max(o.Size, 1)
+}
+
+// affordable is the weight, as far as the canary has the pods for it. Traffic that it has is not taken away when some get
+// lost: whether they come back is for Judge. When all are, stable has it until they do.
 func (s State) affordable(c course, o Observation) int {
 	weight, able := s.Course.Weight, 100
 	if o.Size > 0 {
@@ -126,6 +132,8 @@ func (s State) affordable(c course, o Observation) int {
 	switch {
 	case s.leaves() || o.share(weight) <= o.share(able):
 		return weight
+	case s.forsaken(c, o):
+		return 0
 	case !c.routed:
 		return able
 	case o.Traffic.Knowledge == Present:
@@ -159,7 +167,10 @@ func (s State) arrangement(c course, o Observation) (Arrangement, bool) {
 	case c.shrinks:
 		a.StableReplicas = o.Size - int32(int64(o.Size)*int64(a.Weight)/100)
 	}
-	a.CanaryReplicas, a.Header, a.Preview = s.size(c, o), s.Course.Header, c.preview
+	a.CanaryReplicas, a.Preview = s.size(c, o), c.preview
+	if !s.forsaken(c, o) {
+		a.Header = s.Course.Header
+	}
 	return a, true
 }
 

@@ -17,6 +17,7 @@ const (
 	EventFailed    = "RolloutFailed"
 	EventPaused    = "RolloutPaused"
 	EventResumed   = "RolloutResumed"
+	EventForsaken  = "CanaryForsaken" // Warning
 	EventRestarted = "RolloutRestarted"
 	EventReturned  = "StableRestored"
 	EventReturning = "RestoringStable"

@@ -1,6 +1,7 @@
 package analysis_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,6 +175,56 @@ func TestBlueGreenSwitchesBackAtOnce(t *testing.T) {
 	}
 	r.sail(time.Minute)
 	r.is(v1alpha1.PhaseHealthy, "good2", 0)
+}
+
+// As long as no pod of a canary is there, stable answers in its place; what the canary was given comes back with its pods.
+func TestNobodyIsSentWhereNoPodIs(t *testing.T) {
+	for name, strategy := range map[string]analysis.Strategy{
+		"canary":     {Canary: &analysis.Canary{Steps: []analysis.Step{{Header: &analysis.Header{Name: "x-canary", Value: "yes"}}, {Weight: new(50)}, {Pause: &analysis.Halt{}}}, Analysis: watching[:1]}},
+		"blue-green": {BlueGreen: &analysis.BlueGreen{ScaleDownDelay: time.Hour}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := depart(t, strategy, "good2")
+			r.sail(0)
+			weight, header := r.Weight, r.Header
+			if weight == 0 {
+				t.Fatalf("%+v", r.State.Course)
+			}
+			r.Canary.Available = 0
+			_, effects := analysis.Next(r.State, r.observe(strategy))
+			if !slices.ContainsFunc(effects, func(e analysis.Effect) bool {
+				tell, is := e.(analysis.Tell)
+				return is && tell.Warning && tell.Reason == analysis.EventForsaken
+			}) {
+				t.Errorf("nobody is told: %+v", effects)
+			}
+			r.drift()
+			r.is(v1alpha1.PhaseProgressing, "good", 0)
+			r.harbour = r.back(10 * time.Minute) // a metric is due, and there is nothing to measure
+			r.drift()
+			if r.Header != (analysis.Header{}) || r.State.Phase == v1alpha1.PhaseFailed || r.Weight != 0 {
+				t.Errorf("%+v, %+v, %d%%", r.Header, r.State, r.Weight)
+			}
+			r.sail(0)
+			if r.Weight != weight || r.Header != header {
+				t.Errorf("with its pods came %d%% and %+v back, of %d%% and %+v", r.Weight, r.Header, weight, header)
+			}
+			r.Canary.Available, r.Stable.Available = 0, berths-1
+			if r.drift(); r.Weight != weight {
+				t.Errorf("stable is not there in full, and gets all traffic")
+			}
+		})
+	}
+}
+
+// drift runs the loop once with the pods that there are.
+func (r *trip) drift() {
+	r.t.Helper()
+	next, err := r.run(r.strategy, faults{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.harbour = next
 }
 
 // An outage of the metrics pauses, whatever else: the canary keeps what it has, and goes on when they are back.

@@ -112,6 +112,8 @@ func (s *step) travel() {
 			return
 		case finding.Outcome == "", s.ordered() != nil, !s.cleared():
 			return
+		case s.Course.Step == len(s.way.steps) && s.way.routed && !s.Course.Promoting && !s.arranged():
+			return // the canary comes back from where no pod of it was left
 		case s.Course.Step == len(s.way.steps):
 			s.promote()
 			return
@@ -207,7 +209,7 @@ func (s *step) reached(step Step) bool {
 		return s.large() && s.arranged()
 	case step.Header != nil:
 		s.Course.Header = *step.Header
-		return s.arranged()
+		return s.arranged() && !s.forsaken(s.way, s.o)
 	case step.Pause != nil && step.Pause.For > 0:
 		return !s.o.Now.Before(s.Course.Since.Add(step.Pause.For))
 	case step.Pause != nil:
@@ -374,9 +376,9 @@ func (s *step) take() {
 	}
 }
 
-// due are the metrics to look at now; next is when that will be the case for any.
+// due are the metrics to look at now; next is when that will be the case for any. What nobody answers is not measured.
 func (s *step) due() (now Measure, next time.Time) {
-	if s.leaves() {
+	if s.leaves() || s.forsaken(s.way, s.o) {
 		return now, next
 	}
 	metrics, tallies := s.watched()
@@ -407,6 +409,9 @@ func (s *step) onward(before State) []Effect {
 	retry := s.o.Refusal == nil || s.failed() && !failedBefore(before, s.State)
 	if some && !placed && retry && (known || s.failed()) {
 		effects = append(effects, Arrange{Arrangement: a, Regardless: s.failed()})
+		if s.forsaken(s.way, s.o) && (s.o.Traffic.Weight > 0 || s.o.Traffic.Header != Header{}) {
+			s.tell(true, EventForsaken, fmt.Sprintf("no pod of %s is available: stable takes its traffic until one is", name(*s.Target)))
+		}
 	}
 	effects = append(append(effects, s.events...), s.evictions()...)
 	measure, next := s.due()

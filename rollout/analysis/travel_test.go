@@ -265,6 +265,22 @@ func (h harbour) check(before, after analysis.State, effects []analysis.Effect, 
 	return nil
 }
 
+// given is the weight that the steps before one have given: it may come back without another yes.
+func given(s analysis.Strategy, step int) (weight int) {
+	switch {
+	case s.Canary == nil:
+		return 0
+	case step > len(s.Canary.Steps): // all is given in the end
+		return 100
+	}
+	for _, one := range s.Canary.Steps[:step] {
+		if one.Weight != nil {
+			weight = *one.Weight
+		}
+	}
+	return weight
+}
+
 // allowed says whether h may be arranged as a.
 func (h harbour) allowed(s analysis.State, a analysis.Arrangement, o analysis.Observation) error {
 	if ordinal(o.Strategy) {
@@ -277,12 +293,15 @@ func (h harbour) allowed(s analysis.State, a analysis.Arrangement, o analysis.Ob
 	routed := routes(o.Strategy)
 	rises := routed && a.Weight > h.Weight || !routed && a.CanaryReplicas > h.Canary.Wanted
 	switch {
-	case rises && unconfirmed(s):
+	case rises && unconfirmed(s) && (!routed || a.Weight > given(o.Strategy, s.Course.Step)):
 		return fmt.Errorf("traffic rises to %d%% and nobody has confirmed it", a.Weight)
 	case a.Stable.Name == h.Banned:
 		return fmt.Errorf("%s has failed and becomes stable", h.Banned)
 	case canary != "" && canary == h.Banned && (a.Weight > h.Ceiling || rises || a.Header != analysis.Header{}):
 		return fmt.Errorf("%s has failed and gains traffic: %d%% after %d%%", canary, a.Weight, h.Ceiling)
+	case routed && a.Weight > 0 && s.Phase == v1alpha1.PhaseProgressing && !s.Course.Promoting && !s.Course.Leaving && h.Canary.Available == 0 &&
+		h.Stable.Placed.Bundle == a.Stable.Digest && h.Stable.Available >= berths && a.StableReplicas >= berths:
+		return fmt.Errorf("%d%% of traffic goes to pods that are not there", a.Weight)
 	case a.Weight > 0 && canary == "":
 		return fmt.Errorf("traffic goes to nothing")
 	case routed && a.Weight > h.Weight && int(h.Canary.Available)*100 < a.Weight*berths:
