@@ -10,13 +10,13 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/slipway-cd/slipway/manifests"
 	"github.com/slipway-cd/slipway/manifests/v1alpha1"
@@ -37,24 +37,14 @@ type happening struct {
 	object *unstructured.Unstructured
 }
 
-// watch keeps a record until ctx ends, also of what happens while the API server restarts.
+// watch keeps a record until ctx ends, also of what happens when the API server has restarted. Informers would come back to it up
+// to half a minute late, and learn nothing of what was in between.
 func watch(ctx context.Context, config *rest.Config) (*record, error) {
 	kube, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
 	r := &record{}
-	note := func(gone bool) func(any) {
-		return func(object any) {
-			if last, is := object.(cache.DeletedFinalStateUnknown); is {
-				object = last.Obj
-			}
-			if live, is := object.(*unstructured.Unstructured); is {
-				r.note(live, gone)
-			}
-		}
-	}
-	informers := dynamicinformer.NewDynamicSharedInformerFactory(kube, 0)
 	for _, resource := range []schema.GroupVersionResource{
 		{Group: v1alpha1.Group, Version: "v1alpha1", Resource: "rollouts"},
 		{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"},
@@ -62,20 +52,65 @@ func watch(ctx context.Context, config *rest.Config) (*record, error) {
 		{Group: "apps", Version: "v1", Resource: "deployments"},
 		{Group: "apps", Version: "v1", Resource: "replicasets"},
 	} {
-		_, err := informers.ForResource(resource).Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc: note(false), UpdateFunc: func(_, live any) { note(false)(live) }, DeleteFunc: note(true),
-		})
+		known := map[types.UID]*unstructured.Unstructured{}
+		watching, err := r.list(ctx, kube.Resource(resource), known)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s are not watched: %w", resource, err)
 		}
-	}
-	informers.Start(ctx.Done())
-	for resource, synced := range informers.WaitForCacheSync(ctx.Done()) {
-		if !synced {
-			return nil, fmt.Errorf("%s are not watched", resource)
-		}
+		go r.follow(ctx, kube.Resource(resource), known, watching)
 	}
 	return r, nil
+}
+
+// list notes what is there, and what is not any more, and watches from then on.
+func (r *record) list(ctx context.Context, kube dynamic.ResourceInterface, known map[types.UID]*unstructured.Unstructured) (apiwatch.Interface, error) {
+	list, err := kube.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	there := map[types.UID]bool{}
+	for i := range list.Items {
+		live := &list.Items[i]
+		there[live.GetUID()] = true
+		if before := known[live.GetUID()]; before == nil || before.GetResourceVersion() != live.GetResourceVersion() {
+			r.note(live, false)
+		}
+		known[live.GetUID()] = live
+	}
+	for uid, last := range known {
+		if !there[uid] {
+			r.note(last, true)
+			delete(known, uid)
+		}
+	}
+	return kube.Watch(ctx, metav1.ListOptions{ResourceVersion: list.GetResourceVersion()})
+}
+
+// follow notes what changes, and begins anew when a watch has ended.
+func (r *record) follow(ctx context.Context, kube dynamic.ResourceInterface, known map[types.UID]*unstructured.Unstructured, watching apiwatch.Interface) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		if watching != nil {
+			for event := range watching.ResultChan() {
+				live, is := event.Object.(*unstructured.Unstructured)
+				if !is || event.Type == apiwatch.Error {
+					break // it was too long ago
+				}
+				known[live.GetUID()] = live
+				if event.Type == apiwatch.Deleted {
+					delete(known, live.GetUID())
+				}
+				r.note(live, event.Type == apiwatch.Deleted)
+			}
+			watching.Stop()
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			watching, _ = r.list(ctx, kube, known) // err: it is down; the next tick asks again
+		}
+	}
 }
 
 func (r *record) note(live *unstructured.Unstructured, gone bool) {
