@@ -243,7 +243,7 @@ func TestNotTheVersionsFault(t *testing.T) {
 	for s := range node {
 		s.eventually(func() error { return s.says("NodeNotReady") })
 	}
-	nodeRoutes.keeps(50)
+	nodeRoutes.keeps(0) // none of its pods answers, and stable's do
 	for _, s := range []story{alikeRolling, alikeRoutes} {
 		s.eventually(func() error { return s.says("StableFailsAlike") })
 	}
@@ -255,6 +255,15 @@ func TestNotTheVersionsFault(t *testing.T) {
 	}
 	for s, step := range map[story]int{nodeRoutes: 2, nodePods: 2, alikeRoutes: 2} {
 		s.eventually(func() error { return s.at(step, v1alpha1.PhaseProgressing) })
+		if s.routed {
+			s.eventually(func() error {
+				weight, err := s.gives()
+				if err == nil && weight != 50 {
+					err = fmt.Errorf("%s gives the canary %d%%", s.name, weight)
+				}
+				return err
+			})
+		}
 		s.must(s.approve())
 		s.stays(map[bool]string{true: unsteady, false: shared.better}[s == alikeRoutes])
 	}
