@@ -73,10 +73,12 @@ func arrangedAs(rollout *v1alpha1.Rollout, a analysis.Arrangement, o analysis.Ob
 	switch {
 	case a.Canary != nil && byOrdinal(rollout):
 		return fmt.Sprintf("%s with %s: "+ordinalNumbers, a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas, w.First)
-	case a.Canary != nil && sharesPods(rollout): // numbers of pods say all of it
-		return fmt.Sprintf("%s with %s: %d and %d replicas", a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas)
 	case a.Canary != nil:
-		return fmt.Sprintf("%s with %s: %d and %d replicas, traffic %s", a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas, trafficInto(a))
+		as := fmt.Sprintf("%s with %s: %d and %d replicas", a.Stable.Digest, a.Canary.Digest, a.StableReplicas, a.CanaryReplicas)
+		if !sharesPods(rollout) { // else these say all of it
+			as += ", traffic " + trafficInto(a)
+		}
+		return as
 	case o.Canary.Knowledge == analysis.Present, byOrdinal(rollout) && !whole:
 		return a.Stable.Digest + " alone"
 	}

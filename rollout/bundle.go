@@ -79,7 +79,7 @@ func formsOf(bundle []*unstructured.Unstructured, rollout *v1alpha1.Rollout, pla
 func configurationOf(bundle []*unstructured.Unstructured) string {
 	var configuration []*unstructured.Unstructured
 	for _, object := range bundle {
-		if kind := object.GetKind(); kind == "ConfigMap" || kind == "Secret" {
+		if isConfiguration(object) {
 			configuration = append(configuration, object)
 		}
 	}
@@ -90,16 +90,21 @@ func configurationOf(bundle []*unstructured.Unstructured) string {
 	return set.Digest.Short()
 }
 
+func isConfiguration(object *unstructured.Unstructured) bool {
+	return object.GetKind() == "ConfigMap" || object.GetKind() == "Secret"
+}
+
 // takesOver notes what the pods of a workload are configured with that ran before there was a Rollout.
 func (p *pass) takesOver(ctx context.Context, bundle v1alpha1.BundleRef) error {
-	status := p.rollout.Status.DeepCopy()
-	if w := p.o.Workload; w.Knowledge != analysis.Present || w.Placed.Bundle != "" || status.Stable != nil || status.AppliedBundle != "" {
+	w, now := p.o.Workload, p.rollout.Status
+	if w.Knowledge != analysis.Present || w.Placed.Bundle != "" || now.Stable != nil || now.AppliedBundle != "" {
 		return nil
 	}
 	objects, err := p.r.load(ctx, p.rollout.Namespace, bundle)
 	if err != nil {
 		return err
 	}
+	status := now.DeepCopy()
 	status.TakenOver = configurationOf(objects)
 	return p.r.writeStatus(ctx, p.rollout, *status)
 }

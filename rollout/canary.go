@@ -37,8 +37,8 @@ func canaryForms(bundle []*unstructured.Unstructured, rollout *v1alpha1.Rollout,
 	suffix := canarySuffix + "-" + manifests.Digest(a.Canary.Digest).Short() // NAME-DIGEST may be where the Bundle's Secrets are stored
 	renamed, copies := map[string]string{}, []*unstructured.Unstructured{}
 	for _, object := range bundle {
-		if kind := object.GetKind(); kind == "ConfigMap" || kind == "Secret" {
-			renamed[kind+"/"+object.GetName()] = object.GetName() + suffix
+		if isConfiguration(object) {
+			renamed[object.GetKind()+"/"+object.GetName()] = object.GetName() + suffix
 		}
 	}
 	for _, form := range formsOf(bundle, rollout, analysis.Placed{Bundle: a.Canary.Digest}) {

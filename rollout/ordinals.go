@@ -134,7 +134,7 @@ func WithCopies(object *unstructured.Unstructured, moved []*unstructured.Unstruc
 func copyNames(bundle []*unstructured.Unstructured) map[string]string {
 	names := map[string]string{}
 	for _, object := range bundle {
-		if kind := object.GetKind(); kind != "ConfigMap" && kind != "Secret" {
+		if !isConfiguration(object) {
 			continue
 		}
 		content := map[string]any{}

@@ -97,11 +97,11 @@ func (r *record) follow(ctx context.Context, kube dynamic.ResourceInterface, kno
 				if !is || event.Type == apiwatch.Error {
 					break // it was too long ago
 				}
-				known[live.GetUID()] = live
-				if event.Type == apiwatch.Deleted {
+				gone := event.Type == apiwatch.Deleted
+				if known[live.GetUID()] = live; gone {
 					delete(known, live.GetUID())
 				}
-				r.note(live, event.Type == apiwatch.Deleted)
+				r.note(live, gone)
 			}
 			watching.Stop()
 		}

@@ -158,20 +158,22 @@ spec:
 `),
 		world.Write("apps/"+name+"/base/kustomization.yaml", "resources: [web.yaml]\n"),
 		world.Write("apps/"+name+"/base/web.yaml", strings.NewReplacer("$APP", name, "$STRATEGY", strategy).Replace(string(workload))),
-		world.Write("apps/"+name+"/production/settings/kustomization.yaml", "configMapGenerator: [{name: web, envs: [web.env]}]\n"+fixedNames),
+		settings(name, "generatorOptions: {disableNameSuffixHash: true}\n"),
 	}, p.use(name, image)...), nil
 }
 
-// fixedNames keeps the name of a ConfigMap as it is, whatever it says.
-const fixedNames = "generatorOptions: {disableNameSuffixHash: true}\n"
+// settings makes the ConfigMap of an app, whose name says what is in it unless an option says otherwise.
+func settings(app, options string) gitsource.Change {
+	return world.Write("apps/"+app+"/production/settings/kustomization.yaml", "configMapGenerator: [{name: web, envs: [web.env]}]\n"+options)
+}
 
 // use are the changes that put an image into production of an app, and the configuration of its version with further settings.
-func (p *port) use(app, image string, settings ...string) []gitsource.Change {
+func (p *port) use(app, image string, further ...string) []gitsource.Change {
 	name, digest, _ := strings.Cut(image, "@")
-	settings = append([]string{"GREETING=" + greeting(p.version(image))}, settings...)
+	said := append([]string{"GREETING=" + greeting(p.version(image))}, further...)
 	return []gitsource.Change{
 		world.Write("apps/"+app+"/production/kustomization.yaml", "namespace: "+app+"\nresources: [../base, settings]\nimages:\n  - name: web\n    newName: "+name+"\n    digest: "+digest+"\n"),
-		world.Write("apps/"+app+"/production/settings/web.env", strings.Join(settings, "\n")+"\n"),
+		world.Write("apps/"+app+"/production/settings/web.env", strings.Join(said, "\n")+"\n"),
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/slipway-cd/slipway/e2e/world"
 )
 
 const (
@@ -116,7 +114,7 @@ func failsByItsSettings(t *testing.T, p *port) {
 func failsByHashedSettings(t *testing.T, p *port) {
 	s := p.begin(t, "gig", canary)
 	all := s.asked(40)
-	_, err := s.Commit(s.Context(), "Name the settings of gig by what they say", world.Write("apps/gig/production/settings/kustomization.yaml", "configMapGenerator: [{name: web, envs: [web.env]}]\n"))
+	_, err := s.Commit(s.Context(), "Name the settings of gig by what they say", settings(s.app, ""))
 	s.must(err)
 	s.runs(p.good)
 	s.comesBack(bad{image: p.good, settings: failing(), reason: "WorseThanBaseline", says: []string{"metric errors"}}, p.good, all)
